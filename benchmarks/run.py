@@ -1,0 +1,208 @@
+"""The benchmark: `python -m benchmarks.run [--json FILE] [--quick]`.
+
+Broker, floor and clients share one core, so that a figure is the work of both sides and holds no guess of
+the scheduler's. The variants take turns, one round each (A B C A B C ...), so that whatever slows the
+machine for a while slows all of them. The broker runs as it would in earnest: a policy of ten rules,
+identity, safe resolution and audit; the audit is counted afterwards to prove it.
+
+Exit status: 0 measured, 2 there is no usable measurement. A missed target is printed and is no failure.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import socket
+import sys
+import tempfile
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.figures import FLOOR, Figure, Rounds, Target, as_json, as_table, figure
+from benchmarks.programs import (
+    SOURCES,
+    TimedClient,
+    Unusable,
+    broker_command,
+    compiled,
+    pinned,
+    run_milliseconds,
+    serving,
+)
+
+OPENED = "/dev/zero"  # a device that every user may open, and that does nothing when it is opened
+BATCH = 64  # fds in each call of client.c's open-many
+
+POLICY = f"""\
+version: 1
+rules:
+  - {{name: zero, clients: [{{uid: 0-4294967294}}], allow: [read, write], type: char, paths: [{OPENED}]}}
+  - {{name: full, clients: [{{uid: 0-4294967294}}], allow: [read, write], type: char, paths: [/dev/full]}}
+  - {{name: random, clients: [{{uid: 0-4294967294}}], allow: [read], type: char, paths: ["/dev/*random"]}}
+  - {{name: kvm, clients: [{{uid: 1000-1999}}], allow: [use], type: char, paths: [/dev/kvm]}}
+  - {{name: tun, clients: [{{uid: 1000-1999}}], allow: [use], type: char, paths: [/dev/net/tun]}}
+  - {{name: serial, clients: [{{gid: 20}}], allow: [read, write], type: char, paths: ["/dev/ttyUSB*"]}}
+  - {{name: render, clients: [{{gid: 44}}], allow: [use], type: char, paths: ["/dev/dri/renderD*"]}}
+  - {{name: key, clients: [{{uid: 33}}], allow: [read], paths: [/etc/ssl/private/web.key]}}
+  - {{name: shared, clients: [{{uid: 1000-1999}}], allow: [edit], paths: ["/srv/shared/**"]}}
+  - {{name: no-disks, deny: all, type: block, paths: ["/dev/sd*", "/dev/nvme*"]}}
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """How much is measured. `iterations` counts fds, so a batch is 64 of them.
+
+    Many short rounds rather than few long ones: a round should see the same machine as the floor's beside it.
+    """
+
+    rounds: int
+    iterations: int
+    starts: int
+
+
+THOROUGH = Effort(rounds=100, iterations=512, starts=20)
+QUICK = Effort(rounds=10, iterations=512, starts=5)
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """One thing that is timed. `batch` is the number of fds that one iteration of its client brings."""
+
+    name: str
+    title: str
+    target: Target | None = None
+    batch: int = 1
+
+
+VARIANTS = (
+    Variant("native", "native open and close"),
+    Variant(FLOOR, "floor: C broker without policy and audit"),
+    # What pure Python should reach; a compiled hot path has stricter targets.
+    Variant("open", "open, C client that polls first", Target(2.2, of_floor=True)),
+    Variant("open-blocking", "open, C client that blocks in recvmsg"),
+    Variant("open-python", "open, Python client"),
+    Variant("open-many", "one fd of a batch of 64, C client", Target(0.5, of_floor=True), batch=BATCH),
+)
+RUN_TARGET = Target(80, of_floor=False)  # milliseconds: a command that people wait for
+
+
+class Laboratory:
+    """A directory with everything that the measurement needs, and the commands that use it."""
+
+    def __init__(self, directory: Path) -> None:
+        self.floor_socket = directory / "floor.sock"
+        self.broker_socket = directory / "broker.sock"
+        self.policy = directory / "policy.yaml"
+        self.audit = directory / "audit.jsonl"
+        self.policy.write_text(POLICY, encoding="utf-8")
+        self._floor = compiled("floor", directory)
+        self._client = compiled("client", directory)
+
+    def floor_command(self) -> list[str]:
+        return [str(self._floor), str(self.floor_socket)]
+
+    def serve_command(self) -> list[str]:
+        return broker_command("serve", "--policy", str(self.policy), "--socket", str(self.broker_socket),
+                              "--audit", str(self.audit))
+
+    def run_command(self) -> list[str]:
+        return broker_command("run", "--policy", str(self.policy), "--", "true")
+
+    def client_command(self, variant: Variant) -> list[str]:
+        if variant.name == "native":
+            return [str(self._client), variant.name, OPENED]
+        if variant.name == FLOOR:
+            return [str(self._client), variant.name, OPENED, str(self.floor_socket)]
+        if variant.name == "open-python":
+            return [sys.executable, "-m", "benchmarks.python_client", OPENED, str(self.broker_socket)]
+        return [str(self._client), variant.name, OPENED, str(self.broker_socket)]
+
+
+def measure_opens(laboratory: Laboratory, effort: Effort) -> dict[str, Rounds]:
+    """The rounds, in microseconds for each fd, by the variant's name."""
+    rounds = {variant.name: Rounds() for variant in VARIANTS}
+    floor = serving(laboratory.floor_command(), laboratory.floor_socket, socket.SOCK_SEQPACKET)
+    broker = serving(laboratory.serve_command(), laboratory.broker_socket, socket.SOCK_STREAM)
+    with floor, broker, ExitStack() as stack:
+        clients = [(variant, stack.enter_context(TimedClient(laboratory.client_command(variant))))
+                   for variant in VARIANTS]
+        for _ in range(effort.rounds):
+            for variant, client in clients:
+                nanoseconds = client.run_round(effort.iterations // variant.batch)
+                rounds[variant.name].add([number / variant.batch / 1000 for number in nanoseconds])
+    return rounds
+
+
+def verify_audit(laboratory: Laboratory, effort: Effort) -> None:
+    """Raise Unusable unless the broker audited every open that was measured: else it was measured without."""
+    served = sum(1 for variant in VARIANTS if variant.name not in ("native", FLOOR))
+    opens = served * effort.rounds * effort.iterations
+    with laboratory.audit.open("rb") as lines:
+        audited = sum(1 for line in lines if OPENED.encode() in line)
+    if audited < opens:
+        raise Unusable(f"the broker audited {audited} of {opens} opens")
+
+
+def measure(effort: Effort) -> tuple[list[Figure], int]:
+    """The figures, and the core on which the opens were measured."""
+    with tempfile.TemporaryDirectory(prefix="fdbroker-bench-") as name:
+        laboratory = Laboratory(Path(name))
+        with pinned() as core:
+            rounds = measure_opens(laboratory, effort)
+        verify_audit(laboratory, effort)
+        starts = Rounds()
+        for _ in range(effort.starts):
+            starts.add([run_milliseconds(laboratory.run_command())])
+    figures = [figure(variant.name, variant.title, "µs", rounds[variant.name], floor=rounds[FLOOR],
+                      target=variant.target) for variant in VARIANTS]
+    figures.append(figure("run", "run --policy ... -- true, all cores", "ms", starts, target=RUN_TARGET))
+    return figures, core
+
+
+def machine(effort: Effort, core: int) -> dict[str, object]:
+    """What the figures are of: they mean nothing on another machine."""
+    return {
+        "kernel": platform.release(),
+        "architecture": platform.machine(),
+        "python": platform.python_version(),
+        "processors": os.cpu_count(),
+        "core": core,
+        "uid": os.getuid(),
+        "rounds": effort.rounds,
+        "iterations": effort.iterations,
+    }
+
+
+def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.run",
+                                     description="Measure the broker's speed beside a floor in C.")
+    parser.add_argument("--json", metavar="FILE", type=Path, default=SOURCES / "latest.json",
+                        help="where the figures go as JSON (default: benchmarks/latest.json)")
+    parser.add_argument("--quick", action="store_true", help="fewer rounds: a rough figure in a few seconds")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure, print and write; returns the exit status."""
+    options = parse_arguments(arguments)
+    effort = QUICK if options.quick else THOROUGH
+    try:
+        figures, core = measure(effort)
+        about = machine(effort, core)
+        options.json.write_text(json.dumps(as_json(figures, about), indent=2) + "\n", encoding="utf-8")
+    except (Unusable, OSError) as error:
+        print(f"benchmark unusable: {error}", file=sys.stderr)
+        return 2
+    print(as_table(figures))
+    print(f"\nBroker and clients on core {core}; Linux {about['kernel']}, CPython {about['python']}; "
+          f"{effort.rounds} interleaved rounds of {effort.iterations} fds.")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,112 @@
+"""The supervisor's half of the audit: it numbers, stamps and writes what the worker hands over.
+
+Rules that this module enforces:
+- a record that was taken from the pipe is written, or kept until it can be: while the file cannot be
+  written nothing more is taken, so the pipe fills, and the worker refuses to open anything;
+- the number and the time are the supervisor's, at the front of the line; past lines are never touched;
+- it understands nothing of a record: it only cuts at line ends.
+"""
+
+import fcntl
+import os
+import time
+from collections.abc import Callable
+
+from broker.limits import AUDIT_PIPE_BYTES, RECORD_BYTES
+
+_READ_BYTES = 256 * 1024
+
+
+class AuditLog:
+    """Where the records go.
+
+    `clock` is the wall clock in seconds; `complain` is told, once, when writing fails and when it works again.
+    """
+
+    def __init__(self, fd: int, complain: Callable[[str], None], clock: Callable[[], float] = time.time) -> None:
+        """Write to `fd`, which stays the caller's."""
+        self._fd = fd
+        self._complain = complain
+        self._clock = clock
+        self._number = 0
+        self._stamp = (0, "")
+        self._partial = b""
+        self._unwritten = b""
+        self._failing = False
+
+    @property
+    def blocked(self) -> bool:
+        """Whether records wait because writing failed: call flush() later, and take nothing until then."""
+        return bool(self._unwritten)
+
+    def take(self, pipe: int) -> bool:
+        """Take what waits in `pipe` and write it; False at its end."""
+        try:
+            data = os.read(pipe, _READ_BYTES)
+        except BlockingIOError:
+            return True
+        lines = (self._partial + data).split(b"\n")
+        self._partial = lines.pop()
+        if len(self._partial) > RECORD_BYTES:
+            self._partial = b""
+            self._complain("the worker sent an audit record without end; it was dropped")
+        self._unwritten += b"".join([self._line(line) for line in lines if line])
+        self.flush()
+        return bool(data)
+
+    def write(self, record: bytes) -> None:
+        """Write a record of the supervisor's own."""
+        self._unwritten += self._line(record)
+        self.flush()
+
+    def flush(self) -> None:
+        """Try to write what could not be written before."""
+        while self._unwritten:
+            try:
+                written = os.write(self._fd, self._unwritten)
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if not self._failing:
+                    self._complain(f"the audit cannot be written ({error.strerror}): every open is refused until it can")
+                self._failing = True
+                return
+            self._unwritten = self._unwritten[written:]
+        if self._failing:
+            self._failing = False
+            self._complain("the audit is written again")
+
+    def _line(self, record: bytes) -> bytes:
+        self._number += 1
+        return b'{"seq":%d,"time":"%s",%s\n' % (self._number, self._now().encode(), record[1:])
+
+    def _now(self) -> str:
+        """The time in UTC with microseconds, RFC 3339."""
+        seconds, rest = divmod(self._clock(), 1)
+        if self._stamp[0] != int(seconds):
+            self._stamp = (int(seconds), time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)))
+        return f"{self._stamp[1]}.{int(rest * 1_000_000):06d}Z"
+
+
+def open_audit(path: str) -> int:
+    """An fd that appends to `path`; the file is made with mode 0600. Raises OSError."""
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY | os.O_NOFOLLOW
+    return os.open(path, flags, 0o600)
+
+
+def audit_pipe() -> tuple[int, int]:
+    """The pipe between worker and supervisor: its reading and its writing end."""
+    reader, writer = os.pipe()
+    os.set_blocking(reader, False)
+    _enlarge(writer)
+    return reader, writer
+
+
+def _enlarge(fd: int) -> None:
+    size = AUDIT_PIPE_BYTES
+    while size > 65536:
+        try:
+            fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, size)
+            return
+        except PermissionError:  # an ordinary user's pipes have a limit (pipe(7), pipe-max-size)
+            size //= 2

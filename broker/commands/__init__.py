@@ -1,0 +1,1 @@
+"""The subcommands of the privileged side. Each has main(arguments) → exit status."""

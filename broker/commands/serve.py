@@ -1,0 +1,95 @@
+"""`fdbroker serve`: the broker as a daemon, in the foreground."""
+
+import argparse
+import contextlib
+import os
+import signal
+from collections.abc import Sequence
+
+from broker.audit import AuditLog
+from broker.commands.check import DEFAULT_POLICY
+from broker.commands.common import Unusable, audit_to, policy_from, say
+from broker.identity import Accounts, IdentityReader
+from broker.listeners import Listener, ListenError, default_declaration, listen
+from broker.supervisor import Supervisor, WorkerDied, complain
+from policy import Policy
+from sandboxed.client import DEFAULT_SOCKET
+from sandboxed.syscalls import signalfd
+
+_STOP = (signal.SIGTERM, signal.SIGINT)
+_HANDLED = (*_STOP, signal.SIGHUP)
+
+_EPILOG = """\
+The broker opens what its own user can open: start it as root, or as a user for that user's programs.
+It ends on SIGTERM and SIGINT. Send SIGHUP to nobody: a new policy needs a new start.
+
+exit status: 0 ended by a signal, 1 it failed while it ran, 2 it could not start
+"""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Serve until a signal ends it."""
+    options = _parser().parse_args(arguments)
+    try:
+        policy = policy_from(options.policy)
+        audit = audit_to(options.audit, standard=1)
+        listeners = _listen(policy, options.socket)
+    except (Unusable, ListenError) as error:
+        say("serve", error)
+        return 2
+    return _serve(policy, audit, listeners)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="fdbroker serve", description="Open files and devices for clients, as the policy allows.",
+        epilog=_EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--policy", metavar="PATH", default=DEFAULT_POLICY,
+                        help="a policy file, or a directory of them (default: %(default)s)")
+    parser.add_argument("--socket", metavar="PATH", default=DEFAULT_SOCKET,
+                        help="where clients connect (default: %(default)s)")
+    parser.add_argument("--audit", metavar="FILE", default="-",
+                        help="append a JSON line for each decision to FILE (default: -, standard output)")
+    return parser
+
+
+def _listen(policy: Policy, path: str) -> list[Listener]:
+    listeners: list[Listener] = []
+    try:
+        for declaration in (default_declaration(path), *policy.sockets.values()):
+            listeners.append(listen(declaration))
+    except BaseException:
+        for listener in listeners:
+            listener.close()
+        raise
+    return listeners
+
+
+def _serve(policy: Policy, audit: int, listeners: Sequence[Listener]) -> int:
+    signal.pthread_sigmask(signal.SIG_BLOCK, _HANDLED)
+    reader = IdentityReader(Accounts(policy))
+    supervisor = Supervisor(policy, AuditLog(audit, complain), listeners, reader.of_connection)
+    signals = signalfd(_HANDLED)
+    supervisor.watch(signals, lambda: _on_signal(signals, supervisor))
+    for listener in listeners:
+        complain(f"serving at {listener.path}")
+    status = 0
+    try:
+        supervisor.run()
+    except WorkerDied as error:
+        complain(str(error))
+        status = 1
+    finally:
+        supervisor.end()
+        os.close(signals)
+    return status
+
+
+def _on_signal(fd: int, supervisor: Supervisor) -> None:
+    with contextlib.suppress(BlockingIOError):
+        # The first four bytes of struct signalfd_siginfo are the signal's number.
+        number = int.from_bytes(os.read(fd, 128)[:4], "little")
+        if number in _STOP:
+            supervisor.stop()
+        else:
+            complain("this version cannot reload its policy: end it and start it again")

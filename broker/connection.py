@@ -1,0 +1,302 @@
+"""One client's connection: its bytes in, its replies out, one call at a time.
+
+Rules that this module enforces:
+- every chunk that is received names its sender (SCM_CREDENTIALS), and a sender with another uid than the
+  connector's ends the connection; so do fds that are sent in, a message over the limit, and what is no call;
+- a call is served only when the reply before it has been read: streams merge, so an fd behind an unread
+  reply would look like that reply's. It also bounds what a client that never reads can make us hold;
+- nothing here waits: what cannot be received, sent or opened now is taken up again by the event loop.
+"""
+
+import errno
+import fcntl
+import select
+import socket
+import struct
+import time
+from collections.abc import Callable
+from enum import Enum, auto
+
+from broker import messages
+from broker.batch import Batch
+from broker.helpers import Helpers
+from broker.messages import PREFIX, Asked, InvalidCall, InvalidParameter
+from broker.opener import TOO_MANY_SLOW, Opener, Outcome, Plan
+from broker.service import Answer, Client, Service, invalid_parameter, not_implemented, send_failed
+from broker.walk import MayBlock
+from sandboxed.descriptors import close_all
+from sandboxed.errors import MessageTooLong
+from sandboxed.limits import MESSAGE_BYTES
+from sandboxed.wire import MessageDecoder
+
+_OPEN = f"{PREFIX}.Open"
+_OPEN_MANY = f"{PREFIX}.OpenMany"
+
+# Room for one ucred and nothing else: with more, the kernel would install fds that a client sent.
+_UCRED = struct.Struct("iII")
+_CONTROL_BYTES = socket.CMSG_SPACE(_UCRED.size)
+
+# SIOCOUTQ of unix(7): zero when the peer has read all that was sent.
+_SIOCOUTQ = 0x5411
+_NOTHING = bytes(4)
+
+_SEND_FLAGS = socket.MSG_NOSIGNAL | socket.MSG_DONTWAIT
+
+
+class State(Enum):
+    """What a connection waits for."""
+
+    CALL = auto()       # the next call, or the rest of it
+    READER = auto()     # the client has not read the last reply yet
+    ROOM = auto()       # the rest of a reply does not fit into the socket yet
+    HELPER = auto()     # an open is under way in a process of its own
+    CLOSED = auto()
+
+
+# What the event loop watches for in each state. Edge-triggered where the socket stays writable while we wait:
+# the kernel reports every read of the peer.
+WATCHED = {
+    State.CALL: select.EPOLLIN,
+    State.READER: select.EPOLLOUT | select.EPOLLET,
+    State.ROOM: select.EPOLLOUT,
+    State.HELPER: 0,
+}
+
+
+class Shared:
+    """What all connections of a worker share."""
+
+    def __init__(self, service: Service, opener: Opener, helpers: Helpers,
+                 watch_helper: Callable[[int], None]) -> None:
+        self.service = service
+        self.opener = opener
+        self.helpers = helpers
+        self.watch_helper = watch_helper
+        # One buffer for all: 64 KiB for each of a thousand connections would be 60 MiB.
+        self.buffer = memoryview(bytearray(MESSAGE_BYTES + 1))
+
+
+class Connection:
+    """One client, from its connection to its end."""
+
+    __slots__ = ("_answered", "_changed", "_decoder", "_held", "_output", "_shared", "_socket", "_ucred",
+                 "client", "fd", "state")
+
+    def __init__(self, connection: socket.socket, client: Client, shared: Shared,
+                 changed: Callable[["Connection"], None]) -> None:
+        """Take over `connection`, non-blocking and with SO_PASSCRED. `changed` is told of each new state."""
+        self._socket = connection
+        self._shared = shared
+        self._changed = changed
+        self._decoder = MessageDecoder()
+        self._held: bytes | None = None      # a call that waits for its turn
+        self._output = b""                   # the rest of a reply
+        self._answered = False               # a reply was sent that may be unread
+        self._ucred = b""                    # the credentials that were found right last
+        self.client = client
+        self.fd = connection.fileno()
+        self.state = State.CALL
+
+    # --- events ------------------------------------------------------------------------------------------
+
+    def handle(self, events: int) -> None:
+        """Do what `events` of the event loop make possible."""
+        state = self.state
+        if state is State.CALL and events & select.EPOLLIN:
+            self._receive()
+        elif events & (select.EPOLLHUP | select.EPOLLERR):
+            self.close()
+        elif state is State.READER:
+            self._go_on()
+        elif state is State.ROOM:
+            self._send_rest()
+
+    def close(self) -> None:
+        """End the connection; whatever is under way for it is dropped when it ends."""
+        if self.state is not State.CLOSED:
+            self.state = State.CLOSED
+            self._changed(self)
+            self._socket.close()
+
+    def _enter(self, state: State) -> None:
+        if self.state is not state and self.state is not State.CLOSED:
+            self.state = state
+            self._changed(self)
+
+    # --- receiving ---------------------------------------------------------------------------------------
+
+    def _receive(self) -> None:
+        buffer = self._shared.buffer
+        try:
+            size, control, flags, _ = self._socket.recvmsg_into((buffer,), _CONTROL_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:
+            return self.close()
+        if size == 0:
+            return self.close()
+        if (len(control) != 1 or control[0][2] != self._ucred or flags & socket.MSG_CTRUNC) and not (
+            self._sender_is_connector(control, flags)
+        ):
+            return None
+        decoder = self._decoder
+        if not len(decoder) and buffer[size - 1] == 0:
+            message = bytes(buffer[: size - 1])
+            if 0 not in message:
+                return self._serve(message)
+        decoder.feed(buffer[:size])
+        return self._go_on()
+
+    def _sender_is_connector(self, control: list[tuple[int, int, bytes]], flags: int) -> bool:
+        """Check whose words these are; closes the connection when they are not the connector's."""
+        if flags & socket.MSG_CTRUNC:
+            return self._refuse("file descriptors were sent to the broker")
+        if len(control) != 1 or control[0][1] != socket.SCM_CREDENTIALS or len(control[0][2]) != _UCRED.size:
+            return self._refuse("the sender's credentials are missing")
+        uid = _UCRED.unpack(control[0][2])[1]
+        if uid != self.client.uid:
+            return self._refuse(f"uid {uid} wrote into this connection")
+        self._ucred = control[0][2]
+        return True
+
+    def _refuse(self, reason: str) -> bool:
+        self._shared.service.refuse(self.client, reason)
+        self.close()
+        return False
+
+    def _go_on(self) -> None:
+        """Serve what has been received, as far as the client has read the replies."""
+        self._enter(State.CALL)
+        if self._held is not None:
+            message, self._held = self._held, None
+            self._serve(message)
+        while self.state is State.CALL:
+            try:
+                message_or_none = self._decoder.next_message()
+            except MessageTooLong as error:
+                self._refuse(str(error))
+                return
+            if message_or_none is None:
+                return
+            self._serve(message_or_none)
+
+    # --- serving -----------------------------------------------------------------------------------------
+
+    def _serve(self, message: bytes) -> None:
+        started = time.perf_counter_ns()
+        if self._answered and fcntl.ioctl(self.fd, _SIOCOUTQ, _NOTHING) != _NOTHING:
+            self._held = message
+            return self._enter(State.READER)
+        plan = self.client.plans.get(message)
+        if plan is not None:
+            return self._open(plan, started)
+        try:
+            call = messages.decode_call(message)
+        except InvalidCall as error:
+            self._refuse(f"no Varlink call: {error}")
+            return None
+        if call.oneway:
+            return self._serve_oneway(call.method, call.parameters)
+        if call.upgrade:
+            return self._answer(not_implemented(call.method))
+        try:
+            if call.method == _OPEN:
+                parameters = messages.decode_parameters(call.parameters, messages.OpenParameters)
+                asked = messages.understand(parameters)
+                return self._open(self._shared.service.plan(self.client, asked, message), started)
+            if call.method == _OPEN_MANY:
+                many = messages.decode_parameters(call.parameters, messages.OpenManyParameters)
+                return self._open_many(messages.understand_many(many), started)
+        except InvalidParameter as error:
+            return self._answer(invalid_parameter(error))
+        return self._answer(self._shared.service.call(self.client, call.method, call.parameters))
+
+    def _serve_oneway(self, method: str, parameters: object) -> None:
+        """A call that wants no reply. An open has nowhere to put its fd, so it is refused."""
+        if method in (_OPEN, _OPEN_MANY):
+            self._shared.service.refuse(self.client, f"a oneway {method.rpartition('.')[2]}")
+        else:
+            self._shared.service.call(self.client, method, parameters)
+
+    def _open(self, plan: Plan, started: int) -> None:
+        service, client = self._shared.service, self.client
+        decided = service.decide_known(client, plan, 0, started)
+        if decided is None:
+            try:
+                outcome = self._shared.opener.open(plan)
+            except MayBlock:
+                if self.open_elsewhere(plan, lambda late: self.answer_late(
+                        service.answer_open(client, service.decide(client, plan, late, 0, started)))):
+                    return None
+                outcome = TOO_MANY_SLOW
+            decided = service.decide(client, plan, outcome, 0, started)
+        return self._answer(service.answer_open(client, decided))
+
+    def open_elsewhere(self, plan: Plan, done: Callable[[Outcome], None]) -> bool:
+        """Open in a process of its own, for this one must not wait; `done` gets the outcome. False at the limit."""
+        fd = self._shared.helpers.start(plan, done)
+        if fd is None:
+            return False
+        self._enter(State.HELPER)
+        self._shared.watch_helper(fd)
+        return True
+
+    def answer_late(self, answer: Answer) -> None:
+        """Answer a call that had to wait, and go on with those behind it."""
+        if self.state is State.CLOSED:
+            close_all(answer.fds)
+            return
+        self._enter(State.CALL)
+        self._answer(answer)
+        if self.state is State.CALL:
+            self._go_on()
+
+    def _open_many(self, requests: list[Asked], started: int) -> None:
+        service, client = self._shared.service, self.client
+        plans = [client.plans.get(asked) or service.plan(client, asked, asked) for asked in requests]
+        answer = Batch(service, self._shared.opener, client, plans, started).run(self)
+        if answer is not None:
+            self._answer(answer)
+
+    # --- sending -----------------------------------------------------------------------------------------
+
+    def _answer(self, answer: Answer) -> None:
+        """Send a reply; its fds are closed here whatever becomes of it."""
+        try:
+            if answer.fds:
+                rights = struct.pack(f"{len(answer.fds)}i", *answer.fds)
+                sent = self._socket.sendmsg(
+                    (answer.data,), ((socket.SOL_SOCKET, socket.SCM_RIGHTS, rights),), _SEND_FLAGS)
+            else:
+                sent = self._socket.send(answer.data, _SEND_FLAGS)
+        except BlockingIOError:
+            # Only an unread reply can fill the socket, and there is none.
+            sent = 0
+        except OSError as error:
+            return self._not_sent(answer, error)
+        finally:
+            close_all(answer.fds)
+        self._answered = True
+        if sent != len(answer.data):
+            if answer.fds and sent == 0:
+                return self.close()
+            self._output = answer.data[sent:]
+            self._enter(State.ROOM)
+        return None
+
+    def _not_sent(self, answer: Answer, error: OSError) -> None:
+        # An ordinary user's fds in flight are limited (RLIMIT_NOFILE): this reply can be refused, not the client.
+        if error.errno == errno.ETOOMANYREFS and answer.fds:
+            return self._answer(send_failed())
+        return self.close()
+
+    def _send_rest(self) -> None:
+        try:
+            sent = self._socket.send(self._output, _SEND_FLAGS)
+        except BlockingIOError:
+            return
+        except OSError:
+            return self.close()
+        self._output = self._output[sent:]
+        if not self._output:
+            self._go_on()

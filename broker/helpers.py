@@ -1,0 +1,167 @@
+"""Opens that may keep their caller waiting, each in a process of its own that is killed at its deadline.
+
+A name on a dead FUSE or NFS mount puts whoever touches it to sleep. So the worker forks, the child decides
+and opens as the worker would have, hands over the outcome with the fd, and ends. Rules that this module
+enforces: at most so many at once, in all and for one uid; none outlives its deadline; the worker never waits.
+"""
+
+import errno
+import os
+import signal
+import socket
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from broker.limits import HELPER_SECONDS, HELPERS, HELPERS_PER_UID
+from broker.opener import Opener, Outcome, Plan
+from policy import Policy, Rights
+from sandboxed.descriptors import close_all, receive_with_fds, send_with_fds
+from sandboxed.syscalls import close_all_but
+
+_ANSWER_BYTES = 65536
+
+
+class _Answer(msgspec.Struct):
+    """An outcome on its way from the child: the rule by its place in the policy."""
+
+    verdict: str
+    rights: int
+    rule: int | None
+    reason: str
+    errno: int
+    path: bytes | None
+    device: int | None
+
+
+class Helper:
+    """One open that is under way in a process of its own."""
+
+    def __init__(self, plan: Plan, opener: Opener, policy: Policy, done: Callable[[Outcome], None],
+                 deadline: float) -> None:
+        """Start it; `done` gets the outcome. Raises OSError when no process can be made."""
+        self.uid = plan.peer.uid
+        self.deadline = deadline
+        self.done = done
+        self._policy = policy
+        self.socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            pid = os.fork()
+        except OSError:
+            self.socket.close()
+            theirs.close()
+            raise
+        if pid == 0:
+            _child(theirs, plan, opener, policy)
+        theirs.close()
+        self._pid = pid
+        self._pidfd = os.pidfd_open(pid)
+
+    def outcome(self) -> Outcome:
+        """What the child found; called when its socket can be read."""
+        try:
+            data, fds = receive_with_fds(self.socket, _ANSWER_BYTES, 1)
+        except OSError as error:
+            return _failed(error.errno or errno.EIO)
+        if not data:
+            return _failed(errno.EIO)
+        answer = msgspec.msgpack.decode(data, type=_Answer)
+        if (answer.verdict == "allow") != (len(fds) == 1):
+            close_all(fds)
+            return _failed(errno.EMFILE)
+        return Outcome(
+            answer.verdict,
+            fds[0] if fds else -1,
+            Rights(answer.rights),
+            None if answer.rule is None else self._policy.rules[answer.rule],
+            answer.reason,
+            answer.errno,
+            None if answer.path is None else os.fsdecode(answer.path),
+            answer.device,
+        )
+
+    def end(self) -> None:
+        """End the child, whatever it waits for, and free what was held for it."""
+        signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+        # A sleep on a dead mount ends at SIGKILL; should one not, the worker must not wait for it.
+        os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED | os.WNOHANG)
+        os.close(self._pidfd)
+        self.socket.close()
+
+
+class Helpers:
+    """All opens that are under way in processes of their own."""
+
+    def __init__(self, opener: Opener, policy: Policy, clock: Callable[[], float]) -> None:
+        """`clock` gives seconds and never goes back."""
+        self._opener = opener
+        self._policy = policy
+        self._clock = clock
+        self._running: dict[int, Helper] = {}
+
+    def start(self, plan: Plan, done: Callable[[Outcome], None]) -> int | None:
+        """Start the open of `plan` and return the fd to watch, or None at the limit."""
+        mine = sum(helper.uid == plan.peer.uid for helper in self._running.values())
+        if len(self._running) >= HELPERS or mine >= HELPERS_PER_UID:
+            return None
+        try:
+            helper = Helper(plan, self._opener, self._policy, done, self._clock() + HELPER_SECONDS)
+        except OSError:
+            return None
+        self._running[helper.socket.fileno()] = helper
+        return helper.socket.fileno()
+
+    def finish(self, fd: int) -> None:
+        """The child behind `fd` has answered or died: hand on what came of it."""
+        helper = self._running.pop(fd)
+        outcome = helper.outcome()
+        helper.end()
+        helper.done(outcome)
+
+    def next_deadline(self) -> float | None:
+        """When the next child has to be ended, on the given clock."""
+        return min((helper.deadline for helper in self._running.values()), default=None)
+
+    def overdue(self) -> list[int]:
+        """The fds of the children whose time is up."""
+        now = self._clock()
+        return [fd for fd, helper in self._running.items() if helper.deadline <= now]
+
+    def give_up(self, fd: int) -> None:
+        """End the child behind `fd` and report ETIMEDOUT."""
+        helper = self._running.pop(fd)
+        helper.end()
+        helper.done(_failed(errno.ETIMEDOUT))
+
+    def end_all(self) -> None:
+        """End every child."""
+        for helper in self._running.values():
+            helper.end()
+        self._running.clear()
+
+
+def _failed(number: int) -> Outcome:
+    return Outcome("failed", errno=number, reason=f"in a process of its own: {os.strerror(number)}")
+
+
+def _child(answer_to: socket.socket, plan: Plan, opener: Opener, policy: Policy) -> Any:
+    """The whole life of the child; it never returns."""
+    try:
+        close_all_but({0, 1, 2, answer_to.fileno(), *opener.fds()})
+        outcome = opener.open_slowly(plan)
+        data = msgspec.msgpack.encode(_Answer(
+            outcome.verdict,
+            int(outcome.rights),
+            None if outcome.rule is None else policy.rules.index(outcome.rule),
+            outcome.reason,
+            outcome.errno,
+            None if outcome.path is None else os.fsencode(outcome.path),
+            outcome.device,
+        ))
+        if outcome.verdict == "allow":
+            send_with_fds(answer_to, data, [outcome.fd])
+        else:
+            answer_to.send(data)
+    finally:
+        os._exit(0)

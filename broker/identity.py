@@ -1,0 +1,207 @@
+"""Who is asking: the kernel's word on the process that connected, and the account database's.
+
+Everything is read when the connection is accepted and stays as it was then (unix(7), SO_PEERCRED,
+SO_PEERGROUPS, SO_PEERPIDFD). What cannot be determined is None, which the policy reads as whatever grants
+less. A set of names is resolved by the accounts that this machine has, never by what a client says.
+"""
+
+import errno
+import grp
+import os
+import pwd
+import select
+import socket
+import struct
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import msgspec
+
+from broker.limits import ACCOUNT_RETRY_SECONDS
+from policy import Peer, Policy
+from sandboxed.syscalls import getsockopt_bytes
+
+_SO_PEERGROUPS = 59     # asm-generic/socket.h; Python has no name for them
+_SO_PEERPIDFD = 77
+
+_UCRED = struct.Struct("iII")
+_ALL_IDS = 4294967295
+_GROUPS_MAX = 65536     # NGROUPS_MAX, limits.h
+
+
+class Introduction(msgspec.Struct):
+    """What the supervisor tells the worker of a client."""
+
+    peer: Peer
+    uid: int                # as the kernel reports it, to be compared with each sender's
+    shown: dict[str, Any]   # for the audit
+
+
+class Accounts:
+    """The accounts and groups that a policy names, by number.
+
+    A name that does not resolve matches nobody; it is looked up again, once a second at the most, so that
+    an account that is made later counts without a reload.
+    """
+
+    def __init__(self, policy: Policy, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._uids: dict[str, int] = {}
+        self._gids: dict[str, int] = {}
+        self._missing_users = set(policy.user_names)
+        self._missing_groups = set(policy.group_names)
+        self._next_try = 0.0
+        self.needs_accounts = policy.needs_accounts
+        self.needs_account_groups = policy.needs_account_groups
+
+    def users(self, uid: int) -> frozenset[str]:
+        """Those of the policy's user names that are `uid`."""
+        self._resolve()
+        return frozenset(name for name, number in self._uids.items() if number == uid)
+
+    def groups(self, gids: Iterable[int]) -> frozenset[str]:
+        """Those of the policy's group names that are among `gids`."""
+        self._resolve()
+        wanted = set(gids)
+        return frozenset(name for name, number in self._gids.items() if number in wanted)
+
+    def _resolve(self) -> None:
+        if not (self._missing_users or self._missing_groups) or self._clock() < self._next_try:
+            return
+        self._next_try = self._clock() + ACCOUNT_RETRY_SECONDS
+        self._missing_users = _look_up(self._missing_users, lambda name: pwd.getpwnam(name).pw_uid, self._uids)
+        self._missing_groups = _look_up(self._missing_groups, lambda name: grp.getgrnam(name).gr_gid, self._gids)
+
+
+def _look_up(names: set[str], number: Callable[[str], int], found: dict[str, int]) -> set[str]:
+    missing = set()
+    for name in names:
+        try:
+            found[name] = number(name)
+        except (KeyError, OSError):
+            missing.add(name)
+    return missing
+
+
+class IdentityReader:
+    """Reads who is at the other end of an accepted connection."""
+
+    def __init__(self, accounts: Accounts) -> None:
+        self._accounts = accounts
+        self._overflow_uid, self._overflow_gid = _overflow_ids()
+
+    def of_connection(self, connection: socket.socket, socket_name: str) -> Introduction:
+        """The connector of `connection`, which came by the socket of that name. Raises OSError."""
+        pid, uid, gid = _UCRED.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
+        supplementary = _peer_groups(connection)
+        shown: dict[str, Any] = {"uid": uid, "gid": gid, "pid": pid, "socket": socket_name}
+        exe = _executable(connection, pid)
+        if exe is not None:
+            shown["exe"] = exe
+        gids = None if supplementary is None else frozenset({gid, *supplementary})
+        return Introduction(self.peer(uid, gids, socket_name), uid, shown)
+
+    def of_child(self, uid: int, gid: int, groups: Iterable[int], pid: int) -> Introduction:
+        """The one program of an embedded broker, which its own parent introduces."""
+        shown: dict[str, Any] = {"uid": uid, "gid": gid, "pid": pid, "embedded": True}
+        return Introduction(self.peer(uid, frozenset({gid, *groups}), "default", embedded=True), uid, shown)
+
+    def peer(self, uid: int, gids: frozenset[int] | None, socket_name: str, embedded: bool = False) -> Peer:
+        """The facts about an identity, as the policy takes them."""
+        accounts = self._accounts
+        if uid == self._overflow_uid:
+            # In a user namespace everybody who has no number there looks like this one.
+            return Peer(None, None, None, None, socket=socket_name, embedded=embedded)
+        if gids is not None and self._overflow_gid in gids:
+            gids = None
+        account_gids = _account_groups(uid) if accounts.needs_account_groups else None
+        return Peer(
+            uid,
+            accounts.users(uid),
+            gids,
+            None if gids is None else accounts.groups(gids),
+            account_gids,
+            None if account_gids is None else accounts.groups(account_gids),
+            _has_account(uid) if accounts.needs_accounts else None,
+            socket_name,
+            embedded,
+        )
+
+
+def _peer_groups(connection: socket.socket) -> tuple[int, ...] | None:
+    """The supplementary groups of the connector; None where the kernel does not tell."""
+    try:
+        try:
+            data = connection.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, 1024)
+        except OSError as error:
+            if error.errno != errno.ERANGE:
+                raise
+            data = getsockopt_bytes(connection.fileno(), socket.SOL_SOCKET, _SO_PEERGROUPS, 4 * _GROUPS_MAX)
+    except OSError:
+        return None
+    return struct.unpack(f"{len(data) // 4}I", data)
+
+
+def _executable(connection: socket.socket, pid: int) -> str | None:
+    """The file that the connector runs now, for the audit only; None when it has ended.
+
+    A pid may be another process's by now. The pidfd (Linux 6.5) is the connector itself: while it can
+    still be signalled, the pid was its own.
+    """
+    try:
+        pidfd = struct.unpack("i", connection.getsockopt(socket.SOL_SOCKET, _SO_PEERPIDFD, 4))[0]
+    except OSError:
+        return None
+    try:
+        exe = os.readlink(b"/proc/%d/exe" % pid)
+        if not _lives(pidfd):
+            return None
+        return exe.decode("utf-8", "backslashreplace")
+    except OSError:
+        return None
+    finally:
+        os.close(pidfd)
+
+
+def _lives(pidfd: int) -> bool:
+    ended = select.poll()
+    ended.register(pidfd, select.POLLIN)
+    return not ended.poll(0)
+
+
+def _account_groups(uid: int) -> frozenset[int] | None:
+    try:
+        account = pwd.getpwuid(uid)
+        return frozenset(os.getgrouplist(account.pw_name, account.pw_gid))
+    except KeyError:
+        return frozenset()
+    except OSError:
+        return None
+
+
+def _has_account(uid: int) -> bool | None:
+    try:
+        pwd.getpwuid(uid)
+        return True
+    except KeyError:
+        return False
+    except OSError:
+        return None
+
+
+def _overflow_ids() -> tuple[int | None, int | None]:
+    """The overflow uid and gid (user_namespaces(7)), or None in the initial user namespace, where they are ids."""
+    if _is_whole("/proc/self/uid_map") and _is_whole("/proc/self/gid_map"):
+        return None, None
+    return _number("/proc/sys/kernel/overflowuid"), _number("/proc/sys/kernel/overflowgid")
+
+
+def _is_whole(path: str) -> bool:
+    with open(path) as file:
+        return [line.split() for line in file] == [["0", "0", str(_ALL_IDS)]]
+
+
+def _number(path: str) -> int:
+    with open(path) as file:
+        return int(file.read())

@@ -1,0 +1,63 @@
+"""Every limit of the broker, with its unit, its default and its reason. Those of the wire: `sandboxed.limits`."""
+
+# Connections that a worker serves at once. Each costs an fd and about a kilobyte.
+CONNECTIONS = 8192
+
+# Connections of one uid, so that one user cannot take all of them.
+CONNECTIONS_PER_UID = 2048
+
+# Connections waiting in the kernel to be accepted (listen(2)); past that a client waits in connect().
+BACKLOG = 1024
+
+# Connections accepted at one wake-up before the audit gets its turn again.
+ACCEPT_BURST = 64
+
+# Bytes of replies that one client may leave unread before its calls are no longer read.
+UNREAD_REPLY_BYTES = 64 * 1024
+
+# Grants remembered for one connection. They are small, but a client that opens for years and never
+# releases must not grow the broker. The oldest is forgotten first; its fd is not affected.
+GRANTS_PER_CONNECTION = 4096
+
+# Prepared requests remembered for one identity, and identities. They are cheap to make again.
+PLANS_PER_PEER = 4096
+PEERS = 1024
+
+# Processes that make opens which may block: in all, and for one uid, so that a dead mount
+# costs one user's requests only.
+HELPERS = 16
+HELPERS_PER_UID = 4
+
+# Seconds until such a process is killed and the client is told ETIMEDOUT.
+HELPER_SECONDS = 5.0
+
+# Symbolic links on one walk; the kernel's own number (path_resolution(7)).
+LINKS = 40
+
+# Bytes that wait between worker and audit. A record is about 400: this holds what a busy broker
+# decides in a tenth of a second.
+AUDIT_PIPE_BYTES = 1024 * 1024
+
+# Seconds that an open waits for room there before it is refused: nothing is passed without its record.
+AUDIT_WAIT_SECONDS = 0.25
+
+# Seconds from one write of the audit to the next while records stream in: they are written together.
+AUDIT_GATHER_SECONDS = 0.002
+
+# Seconds until a failed write of the audit is tried again.
+AUDIT_RETRY_SECONDS = 0.5
+
+# Bytes of one audit record. A worker that sends more is broken or taken over.
+RECORD_BYTES = 512 * 1024
+
+# Refusals written one by one for a uid, at once and per second after that; the rest is counted in the
+# next record. A program that asks in a loop must not fill the disk.
+REFUSALS_BURST = 1000
+REFUSALS_PER_SECOND = 100
+
+# Bytes of one policy file, and files of one policy directory.
+POLICY_BYTES = 32 * 1024 * 1024
+POLICY_FILES = 10_000
+
+# Seconds before an account name that did not resolve is looked up again.
+ACCOUNT_RETRY_SECONDS = 1.0

@@ -1,0 +1,58 @@
+"""The command `fdbroker`: it finds the subcommand and imports only that one's code."""
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+from broker.version import VERSION
+
+# name → (module with a main(arguments) → exit status, what it does)
+COMMANDS = {
+    "serve": ("broker.commands.serve", "run the broker in the foreground"),
+    "run": ("broker.commands.run", "run a command confined, with a broker for the files and devices it may have"),
+    "open": ("sandboxed.open_command", "open one file or device through the broker, for a command"),
+    "check": ("broker.commands.check", "check policy files and show every mistake"),
+}
+
+EXIT_UNUSABLE = 2
+
+_EXITS = """\
+exit status: 0 yes, 1 no (denied, mistakes found), 2 unusable input, 3 no broker;
+run and open give the command's own, 125 for their own trouble, 126 and 127 when it cannot be started.
+"""
+
+
+def _help() -> str:
+    lines = [f"  {name:8}{text}" for name, (_, text) in COMMANDS.items()]
+    return "\n".join([
+        "usage: fdbroker COMMAND …",
+        "",
+        "Opens files and devices for programs that have no privileges, as a policy allows.",
+        "",
+        *lines,
+        "",
+        "fdbroker COMMAND --help tells more; fdbroker --version tells the version.",
+        "",
+        _EXITS,
+    ])
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the subcommand that `arguments` (by default the command line) name, and return its exit status."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(_help(), end="", file=sys.stdout if words else sys.stderr)
+        return 0 if words else EXIT_UNUSABLE
+    if words[0] == "--version":
+        print(f"fdbroker {VERSION}")
+        return 0
+    if words[0] not in COMMANDS:
+        print(f"fdbroker: no command {words[0]!r}; there are: {', '.join(COMMANDS)}", file=sys.stderr)
+        return EXIT_UNUSABLE
+    module = importlib.import_module(COMMANDS[words[0]][0])
+    status: int = module.main(words[1:])
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

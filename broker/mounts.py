@@ -1,0 +1,62 @@
+"""The mount table: which file systems answer at once, and which may keep a caller waiting.
+
+A FUSE server or an NFS server that has died stalls whoever touches its mount, in a sleep that only
+SIGKILL ends. So the type is looked up by the mount point's name, before anything is touched.
+"""
+
+import os
+import re
+import select
+
+# File systems whose name look-ups end without another process or machine. All else may block.
+_PROMPT = frozenset(
+    "bcachefs bpf btrfs configfs debugfs devpts devtmpfs efivarfs erofs exfat ext2 ext3 ext4 f2fs hugetlbfs "
+    "iso9660 jfs mqueue ntfs3 overlay pstore ramfs reiserfs securityfs squashfs sysfs tmpfs tracefs ubifs udf "
+    "vfat xfs zfs proc cgroup cgroup2".split()
+)
+_OCTAL = re.compile(rb"\\([0-7]{3})")
+
+
+class MountTable:
+    """The mounts of this process's namespace, read again whenever the kernel says that they changed."""
+
+    def __init__(self) -> None:
+        """Raises OSError where /proc is not mounted."""
+        self._file = open("/proc/self/mountinfo", "rb", buffering=0)  # noqa: SIM115 (lives as long as self)
+        self._changed = select.poll()
+        # proc(5): a change of the mount table is an exceptional event on this file.
+        self._changed.register(self._file, select.POLLPRI)
+        self._types: dict[bytes, bytes] = {}
+        self._read()
+
+    def answers_at_once(self, mount_point: bytes) -> bool:
+        """Whether what is mounted on `mount_point` is sure not to block; False for what is not in the table."""
+        if self._changed.poll(0):
+            self._read()
+        return self._types.get(mount_point, b"").decode("ascii", "replace") in _PROMPT
+
+    def fileno(self) -> int:
+        """The table's fd."""
+        return self._file.fileno()
+
+    def close(self) -> None:
+        """Close the table's fd."""
+        self._file.close()
+
+    def _read(self) -> None:
+        self._file.seek(0)
+        types = {}
+        for line in self._file.read().splitlines():
+            before, _, after = line.partition(b" - ")
+            # Of several mounts on one point the last is on top.
+            types[_unescape(before.split(b" ")[4])] = after.split(b" ")[0]
+        self._types = types
+
+
+def _unescape(name: bytes) -> bytes:
+    return _OCTAL.sub(lambda match: bytes((int(match[1], 8),)), name)
+
+
+def own_root() -> int:
+    """An O_PATH fd of this process's root directory."""
+    return os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)

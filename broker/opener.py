@@ -1,0 +1,299 @@
+"""Opens what a client asks for, where the policy allows it: the one place that turns a decision into an fd.
+
+Rules that this module enforces, in this order:
+1. the asked path must match the policy before any system call is made for it;
+2. the name is walked with O_PATH, so nothing is opened to look at it (`broker.walk`);
+3. the policy decides on the object that was found: its type, and every name that led to it;
+4. a device node counts only on devtmpfs or devpts, and a directory is never handed out;
+5. that very object is opened, not its name again, never waiting for a FIFO or a lease.
+
+An object is remembered only below directories that root alone can change. Its name is then opened at once,
+and the fd is used only if it is the same object, of the same kind, as the one that was decided on.
+"""
+
+import errno
+import fcntl
+import os
+import stat
+from typing import NamedTuple
+
+from broker.messages import Asked
+from broker.records import fields, printable
+from broker.walk import (
+    DEVPTS_SUPER_MAGIC,
+    TMPFS_MAGIC,
+    Walked,
+    Walker,
+    WalkFailed,
+    WalkRefused,
+)
+from policy import FileType, Object, Peer, Policy, Request, Rights, Rule, Verdict, rights_words
+from sandboxed.syscalls import RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, openat2
+
+_TYPES = {
+    stat.S_IFREG: FileType.FILE,
+    stat.S_IFDIR: FileType.DIRECTORY,
+    stat.S_IFCHR: FileType.CHAR,
+    stat.S_IFBLK: FileType.BLOCK,
+    stat.S_IFIFO: FileType.FIFO,
+    stat.S_IFSOCK: FileType.SOCKET,
+}
+_DEVICES = (FileType.CHAR, FileType.BLOCK)
+_DIRECT = RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS
+_FORCED = os.O_CLOEXEC | os.O_NOCTTY
+
+
+class Outcome(NamedTuple):
+    """What became of one request. Of an allowed one the receiver owns `fd`."""
+
+    verdict: str                # allow; deny; failed: allowed, but the open failed; busy: at a limit
+    fd: int = -1
+    rights: Rights = Rights(0)
+    rule: Rule | None = None
+    reason: str = ""            # for the administrator's eyes only; of busy: the limit
+    errno: int = 0              # of a failed open
+    path: str | None = None     # the object's, where one was found
+    device: int | None = None   # its number, where it is one
+
+
+# Instead of an open that needs a process of its own, when there are enough of them.
+TOO_MANY_SLOW = Outcome("busy", reason="slow opens")
+
+
+class _Known(NamedTuple):
+    """An object that was decided on, and what an open of its name must find."""
+
+    device: int
+    inode: int
+    number: int
+    kind: int
+    links: int
+    owner: int
+    open_flags: int
+    outcome: Outcome
+
+
+class Plan:
+    """One request of one identity: what is the same each time that it is made."""
+
+    __slots__ = ("asked", "asked_fields", "known", "outcome_fields", "path", "peer", "request", "reply_tail")
+
+    def __init__(self, asked: Asked, peer: Peer) -> None:
+        self.asked = asked
+        self.peer = peer
+        self.request = Request(asked.path, asked.needed, asked.optional)
+        self.path = b""
+        self.known: _Known | None = None
+        # The part of the audit record and of the reply that a known object makes the same each time.
+        self.outcome_fields = b""
+        self.reply_tail = b""
+        self.asked_fields = fields(_described(asked))
+
+
+class Opener:
+    """Opens by one policy. `Opener.open` never waits; `open_slowly` may, and belongs in a process of its own."""
+
+    def __init__(self, policy: Policy) -> None:
+        """Raises OSError where /proc is not mounted."""
+        self._policy = policy
+        self._walker = Walker()
+        # Devices count from the broker's own /dev: the file system that its kernel fills.
+        self._device_systems = _device_systems()
+
+    def close(self) -> None:
+        """Close what the opener holds."""
+        self._walker.close()
+
+    def fds(self) -> tuple[int, ...]:
+        """The fds that the opener works with: a process that is to use it keeps them."""
+        return self._walker.fds()
+
+    def open_known(self, plan: Plan) -> int:
+        """An fd of the object that was decided on before, or -1: then open() must decide."""
+        known = plan.known
+        if known is None:
+            return -1
+        try:
+            fd = openat2(-100, plan.path, known.open_flags | os.O_NONBLOCK, _DIRECT)
+        except OSError:
+            plan.known = None
+            return -1
+        status = os.fstat(fd)
+        if (
+            status.st_ino != known.inode
+            or status.st_rdev != known.number
+            or status.st_dev != known.device
+            or stat.S_IFMT(status.st_mode) != known.kind
+            or status.st_nlink != known.links
+            or status.st_uid != known.owner
+        ):
+            os.close(fd)
+            plan.known = None
+            return -1
+        if not known.open_flags & os.O_NONBLOCK:
+            fcntl.fcntl(fd, fcntl.F_SETFL, known.open_flags)
+        return fd
+
+    def open(self, plan: Plan) -> Outcome:
+        """Decide and open. Raises MayBlock when only open_slowly() can tell."""
+        return self._open(plan, may_block=False)
+
+    def open_slowly(self, plan: Plan) -> Outcome:
+        """Like open(), on mounts too that may keep the caller waiting for ever."""
+        return self._open(plan, may_block=True)
+
+    def _open(self, plan: Plan, may_block: bool) -> Outcome:
+        considered = self._policy.consider(plan.request, plan.peer)
+        if considered.refusal is not None:
+            return _refused(considered.refusal)
+        try:
+            walked = self._walker.walk(plan.request.path, may_block)
+        except WalkRefused as refusal:
+            return Outcome("deny", reason=str(refusal))
+        except WalkFailed as failure:
+            return self._not_found(plan, failure)
+        try:
+            return self._open_object(plan, walked, self._other_names(considered.deny_literals, walked, may_block))
+        finally:
+            os.close(walked.fd)
+
+    def _not_found(self, plan: Plan, failure: WalkFailed) -> Outcome:
+        """A walk that failed: its errno is told only where every name on it is one that the policy gives."""
+        verdict = self._policy.decide(plan.request, plan.peer, None)
+        if failure.links or not verdict.allowed:
+            reason = f"{printable(failure.name)}: {os.strerror(failure.errno)}"
+            return Outcome("deny", reason=reason if failure.links else verdict.reason)
+        return Outcome("failed", rule=verdict.rule, errno=failure.errno, reason=os.strerror(failure.errno))
+
+    def _other_names(self, literals: tuple[str, ...], walked: Walked, may_block: bool) -> tuple[str, ...]:
+        """Those of the paths that denies name literally which are this same object, by another name."""
+        return walked.names + tuple(name for name in literals if self._is_same(name, walked, may_block))
+
+    def _is_same(self, name: str, walked: Walked, may_block: bool) -> bool:
+        try:
+            other = self._walker.walk(name, may_block)
+        except (WalkFailed, WalkRefused):
+            return False
+        os.close(other.fd)
+        ours, theirs = walked.status, other.status
+        if stat.S_ISCHR(ours.st_mode) or stat.S_ISBLK(ours.st_mode):
+            if (stat.S_IFMT(ours.st_mode), ours.st_rdev) == (stat.S_IFMT(theirs.st_mode), theirs.st_rdev):
+                return True
+        return (ours.st_dev, ours.st_ino) == (theirs.st_dev, theirs.st_ino)
+
+    def _open_object(self, plan: Plan, walked: Walked, names: tuple[str, ...]) -> Outcome:
+        kind = _TYPES.get(stat.S_IFMT(walked.status.st_mode))
+        found = Object(path=walked.path, type=kind, names=names, last_link=walked.last_link)
+        verdict = self._policy.decide(plan.request, plan.peer, found)
+        device = walked.status.st_rdev if kind in _DEVICES else None
+        facts = Outcome("deny", rule=verdict.rule, reason=verdict.reason, path=walked.path, device=device)
+        if not verdict.allowed:
+            return facts
+        if kind is FileType.DIRECTORY:
+            return facts._replace(reason="a directory fd is never handed out: it is a way to all that lies around it")
+        if kind in _DEVICES and not self._own_device(walked):
+            return facts._replace(reason="the device node does not lie on the broker's own devtmpfs or devpts")
+        flags = _open_flags(verdict.rights, plan.asked.flags)
+        if flags & os.O_NOFOLLOW and walked.last_link:
+            return facts._replace(verdict="failed", errno=errno.ELOOP, reason="the last component is a link")
+        try:
+            fd = _reopen(walked, flags)
+        except OSError as error:
+            return facts._replace(verdict="failed", errno=error.errno or errno.EIO, reason=str(error))
+        outcome = facts._replace(verdict="allow", fd=fd, rights=verdict.rights)
+        self._remember(plan, walked, flags, outcome)
+        return outcome
+
+    def _own_device(self, walked: Walked) -> bool:
+        return walked.filesystem == DEVPTS_SUPER_MAGIC or (
+            walked.filesystem == TMPFS_MAGIC and walked.status.st_dev in self._device_systems
+        )
+
+    def _remember(self, plan: Plan, walked: Walked, flags: int, outcome: Outcome) -> None:
+        if not walked.guarded or walked.names:
+            return
+        status = walked.status
+        plan.path = os.fsencode(plan.request.path)
+        plan.known = _Known(status.st_dev, status.st_ino, status.st_rdev, stat.S_IFMT(status.st_mode),
+                            status.st_nlink, status.st_uid, flags, outcome._replace(fd=-1))
+        plan.outcome_fields = outcome_fields(outcome)
+        plan.reply_tail = reply_tail(outcome)
+
+
+def _reopen(walked: Walked, flags: int) -> int:
+    """Open the object behind an O_PATH fd. Raises OSError.
+
+    O_NONBLOCK keeps a FIFO or a lease from stalling the broker; it is a flag of the open file description,
+    so it is cleared again for the client.
+    """
+    fd = os.open(f"/proc/self/fd/{walked.fd}", (flags & ~os.O_NOFOLLOW) | os.O_NONBLOCK | _FORCED)
+    try:
+        before, after = walked.status, os.fstat(fd)
+        if (before.st_dev, before.st_ino, before.st_rdev) != (after.st_dev, after.st_ino, after.st_rdev):
+            raise OSError(errno.ESTALE, "the object changed while it was opened")
+        if after.st_nlink == 0 and before.st_rdev:
+            raise OSError(errno.ENODEV, "the device is gone")
+        if not flags & os.O_NONBLOCK:
+            fcntl.fcntl(fd, fcntl.F_SETFL, flags)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def _open_flags(rights: Rights, flags: int) -> int:
+    """open(2) flags for the rights that were given. Append without write never gets here: no rule gives it."""
+    if rights & Rights.WRITE:
+        mode = os.O_RDWR if rights & Rights.READ else os.O_WRONLY
+    elif rights & Rights.APPEND:
+        mode = (os.O_RDWR if rights & Rights.READ else os.O_WRONLY) | os.O_APPEND
+    else:
+        mode = os.O_RDONLY
+    return mode | flags
+
+
+def _device_systems() -> frozenset[int]:
+    """The device numbers of devtmpfs as mounted here; statfs(2) cannot tell it from a tmpfs."""
+    with open("/proc/self/mountinfo", "rb") as table:
+        lines = [line.split() for line in table]
+    numbers = {line[2] for line in lines if line[line.index(b"-") + 1] == b"devtmpfs"}
+    pairs = (number.split(b":") for number in numbers)
+    return frozenset(os.makedev(int(major), int(minor)) for major, minor in pairs)
+
+
+def _refused(verdict: Verdict) -> Outcome:
+    return Outcome("deny", rule=verdict.rule, reason=verdict.reason)
+
+
+def _described(asked: Asked) -> dict[str, object]:
+    described: dict[str, object] = {"path": asked.path, "access": rights_words(asked.needed)}
+    if asked.optional:
+        described["optional"] = rights_words(asked.optional)
+    if asked.flags:
+        described["flags"] = asked.flags
+    return described
+
+
+def outcome_fields(outcome: Outcome) -> bytes:
+    """What the audit says of `outcome`; see docs/audit.md."""
+    values: dict[str, object] = {"verdict": outcome.verdict}
+    if outcome.path is not None:
+        values["resolved"] = printable(outcome.path)
+    if outcome.device is not None:
+        values["device"] = f"{os.major(outcome.device)}:{os.minor(outcome.device)}"
+    if outcome.rights:
+        values["rights"] = rights_words(outcome.rights)
+    if outcome.rule is not None:
+        values["rule"] = outcome.rule.id
+        values["at"] = f"{outcome.rule.file}:{outcome.rule.line}"
+    if outcome.errno:
+        values["errno"] = errno.errorcode.get(outcome.errno, str(outcome.errno))
+    if outcome.verdict != "allow":
+        values["reason"] = outcome.reason
+    return fields(values)
+
+
+def reply_tail(outcome: Outcome) -> bytes:
+    """The end of one good result, from behind the grant's number on."""
+    words = ",".join(f'"{word}"' for word in rights_words(outcome.rights))
+    return f'","rights":[{words}]}}'.encode()

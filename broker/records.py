@@ -1,0 +1,113 @@
+"""The worker's half of the audit: what a record says, and handing it over before an fd leaves.
+
+A record is one JSON object on one line. The supervisor numbers it, stamps it and writes it (`broker.audit`),
+so a worker that was taken over can add lines, and alter none. Rules that this module enforces:
+- a record is handed over whole, or the caller is told and passes nothing;
+- refusals of one uid beyond a rate are counted instead of written, and the count is written later;
+- every name is escaped, so that no file name and no client can break a line or forge a field.
+"""
+
+import errno
+import json
+import os
+import select
+from collections.abc import Callable
+from typing import Any
+
+from broker.limits import (
+    AUDIT_WAIT_SECONDS,
+    REFUSALS_BURST,
+    REFUSALS_PER_SECOND,
+)
+
+
+class AuditUnavailable(Exception):
+    """The record could not be handed over: what it speaks of must not happen."""
+
+
+def fields(values: dict[str, Any]) -> bytes:
+    """`values` as the inside of a JSON object, with a comma behind it, to be joined into a record."""
+    return json.dumps(values, separators=(",", ":"), default=str)[1:-1].encode("ascii") + b","
+
+
+def printable(name: str) -> str:
+    """A file name as text that can be encoded: bytes that are not UTF-8 show as \\udcXX."""
+    return name.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+class AuditPipe:
+    """Hands records to the supervisor through a pipe."""
+
+    def __init__(self, fd: int) -> None:
+        """Take over `fd`, the writing end."""
+        os.set_blocking(fd, False)
+        self._fd = fd
+        self._room = select.poll()
+        self._room.register(fd, select.POLLOUT)
+
+    def write(self, record: bytes) -> None:
+        """Hand over one record, which ends in a newline. Raises AuditUnavailable."""
+        try:
+            written = os.write(self._fd, record)
+        except BlockingIOError:
+            written = 0
+        except OSError as error:
+            raise AuditUnavailable(str(error)) from error
+        if written != len(record):
+            self._write_rest(record, written)
+
+    def _write_rest(self, record: bytes, written: int) -> None:
+        while written < len(record):
+            if not self._room.poll(AUDIT_WAIT_SECONDS * 1000):
+                if written == 0:
+                    raise AuditUnavailable("nobody takes the audit's records")
+                # Half a record is in the pipe: whatever follows would be read as its other half.
+                raise SystemExit("the audit stopped in the middle of a record")
+            try:
+                written += os.write(self._fd, record[written:])
+            except BlockingIOError:
+                continue
+            except OSError as error:
+                if error.errno == errno.EPIPE:
+                    raise AuditUnavailable(str(error)) from error
+                raise
+
+
+class RefusalLimit:
+    """Decides which refusals are written one by one, by a token bucket for each uid.
+
+    `clock` gives seconds and never goes back.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._buckets: dict[int | None, tuple[float, float]] = {}
+        self._unwritten: dict[int | None, int] = {}
+
+    def admits(self, uid: int | None) -> bool:
+        """Whether this refusal is to be written; if not, it is counted."""
+        now = self._clock()
+        tokens, since = self._buckets.get(uid, (float(REFUSALS_BURST), now))
+        tokens = min(REFUSALS_BURST, tokens + (now - since) * REFUSALS_PER_SECOND)
+        if tokens < 1:
+            self._buckets[uid] = (tokens, now)
+            self._unwritten[uid] = self._unwritten.get(uid, 0) + 1
+            return False
+        self._buckets[uid] = (tokens - 1, now)
+        return True
+
+    @property
+    def has_unwritten(self) -> bool:
+        """Whether there is a count to write."""
+        return bool(self._unwritten)
+
+    def take_unwritten(self) -> dict[int | None, int]:
+        """The refusals of each uid that were only counted, and start counting anew."""
+        counts, self._unwritten = self._unwritten, {}
+        # A full bucket is what an unknown uid has: forget it.
+        now = self._clock()
+        self._buckets = {
+            uid: (tokens, since) for uid, (tokens, since) in self._buckets.items()
+            if tokens + (now - since) * REFUSALS_PER_SECOND < REFUSALS_BURST
+        }
+        return counts

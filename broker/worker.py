@@ -1,0 +1,149 @@
+"""The worker: one process, one event loop, all clients.
+
+It gets each connection and its identity from the supervisor, never from a client, and ends when the
+supervisor does. It has no controlling terminal and hears no signal that is typed at one.
+"""
+
+import os
+import select
+import signal
+import socket
+import time
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from broker.connection import WATCHED, Connection, Shared, State
+from broker.helpers import Helpers
+from broker.identity import Introduction
+from broker.limits import CONNECTIONS, CONNECTIONS_PER_UID
+from broker.opener import Opener
+from broker.records import AuditPipe
+from broker.service import Service
+from policy import Policy
+from sandboxed.descriptors import close_all, receive_with_fds
+from sandboxed.syscalls import close_all_but
+
+# One introduction of a client by the supervisor: its groups take most of it.
+INTRODUCTION_BYTES = 128 * 1024
+
+_COUNTED_REFUSALS_SECONDS = 1.0
+
+
+class Worker:
+    """Serves the clients that the supervisor introduces."""
+
+    def __init__(self, policy: Policy, control: socket.socket, audit: int) -> None:
+        """Take over `control`, the connection to the supervisor, and `audit`, the writing end of its pipe."""
+        self._control = control
+        self._epoll = select.epoll()
+        self._opener = Opener(policy)
+        self._helpers = Helpers(self._opener, policy, time.monotonic)
+        self._service = Service(policy, self._opener, AuditPipe(audit))
+        self._shared = Shared(self._service, self._opener, self._helpers, self._watch_helper)
+        self._connections: dict[int, Connection] = {}
+        self._of_uid: dict[int, int] = {}
+        self._handlers: dict[int, Callable[[int], None]] = {control.fileno(): self._introduced}
+        self._running = True
+        self._epoll.register(control, select.EPOLLIN)
+
+    def run(self) -> None:
+        """Serve until the supervisor closes the control connection."""
+        handlers, poll = self._handlers, self._epoll.poll
+        while self._running:
+            for fd, events in poll(self._timeout()):
+                handler = handlers.get(fd)
+                if handler is not None:  # None: an earlier event of this round closed it
+                    handler(events)
+            self._on_time()
+        self._end()
+
+    def _timeout(self) -> float | None:
+        deadline = self._helpers.next_deadline()
+        if deadline is not None:
+            return max(0.0, deadline - time.monotonic())
+        return _COUNTED_REFUSALS_SECONDS if self._service.refusals.has_unwritten else None
+
+    def _on_time(self) -> None:
+        for fd in self._helpers.overdue():
+            self._forget(fd)
+            self._helpers.give_up(fd)
+        if self._service.refusals.has_unwritten:
+            self._service.write_counted_refusals()
+
+    def _introduced(self, events: int) -> None:
+        """The supervisor introduces a client, or has ended."""
+        data, fds = receive_with_fds(self._control, INTRODUCTION_BYTES, 1)
+        if not data:
+            self._running = False
+            return
+        introduction = msgspec.json.decode(data, type=Introduction)
+        uid = introduction.uid
+        if len(self._connections) >= CONNECTIONS or self._of_uid.get(uid, 0) >= CONNECTIONS_PER_UID:
+            close_all(fds)
+            return
+        self._of_uid[uid] = self._of_uid.get(uid, 0) + 1
+        client = self._service.client(introduction.peer, uid, introduction.shown)
+        connection = Connection(socket.socket(fileno=fds[0]), client, self._shared, self._changed)
+        self._connections[connection.fd] = connection
+        self._handlers[connection.fd] = lambda events: self._serve(connection, events)
+        self._epoll.register(connection.fd, WATCHED[connection.state])
+
+    def _serve(self, connection: Connection, events: int) -> None:
+        try:
+            connection.handle(events)
+        except Exception:
+            # A mistake of ours that one client met: it loses its connection, and the others lose nothing.
+            traceback.print_exc()
+            connection.close()
+
+    def _changed(self, connection: Connection) -> None:
+        if connection.state is not State.CLOSED:
+            self._epoll.modify(connection.fd, WATCHED[connection.state])
+            return
+        self._forget(connection.fd)
+        del self._connections[connection.fd]
+        uid = connection.client.uid
+        self._of_uid[uid] -= 1
+        if not self._of_uid[uid]:
+            del self._of_uid[uid]
+
+    def _watch_helper(self, fd: int) -> None:
+        self._handlers[fd] = lambda events: self._helper_answered(fd)
+        self._epoll.register(fd, select.EPOLLIN)
+
+    def _helper_answered(self, fd: int) -> None:
+        self._forget(fd)
+        self._helpers.finish(fd)
+
+    def _forget(self, fd: int) -> None:
+        self._epoll.unregister(fd)
+        del self._handlers[fd]
+
+    def _end(self) -> None:
+        self._helpers.end_all()
+        for connection in list(self._connections.values()):
+            connection.close()
+        self._service.write_counted_refusals()
+        self._opener.close()
+        self._epoll.close()
+
+
+def run_worker(policy: Policy, control: socket.socket, audit: int) -> Any:
+    """The whole life of a worker's process, after fork(); it never returns."""
+    status = 1
+    try:
+        os.setsid()
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE, signal.SIGUSR1, signal.SIGUSR2):
+            signal.signal(number, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        # Listening sockets, and in an embedded broker whatever the program had open, are not the worker's.
+        close_all_but((0, 1, 2, control.fileno(), audit))
+        Worker(policy, control, audit).run()
+        status = 0
+    except BaseException:  # the last chance to say why
+        traceback.print_exc()
+    finally:
+        os._exit(status)

@@ -1,0 +1,123 @@
+"""Who asks: the facts about a peer, and the conditions that a policy puts on them.
+
+Each condition is true, false, or unknown where the fact could not be determined. Unknown counts as false
+where a match would widen what a peer may do (an allow's clients, a deny's exception), and as true where it
+would narrow it (a deny's clients, an allow's exception). A process can drop groups to escape a deny, so a
+group counts as the kernel tells it where that widens, and as the kernel or the account database tells it where
+it narrows.
+
+Finding the facts is the broker's task.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+IdRange = tuple[int, int]
+"""The first and the last of a range of uids or gids."""
+
+DEFAULT_SOCKET = "default"
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """The facts about a connector; None means that a fact could not be determined."""
+
+    uid: int | None
+    """None also for an overflow id outside the initial user namespace."""
+    user_names: frozenset[str] | None
+    """The account names of that uid."""
+    gids: frozenset[int] | None
+    """The kernel's: primary and supplementary."""
+    group_names: frozenset[str] | None
+    """The names of those."""
+    account_gids: frozenset[int] | None = None
+    """The account database's, for that uid."""
+    account_group_names: frozenset[str] | None = None
+    """The names of those."""
+    has_account: bool | None = None
+    """Whether that uid is one of the account database's."""
+    socket: str = DEFAULT_SOCKET
+    """The name of the socket it came by."""
+    embedded: bool = False
+    """Whether it is the one program of an embedded broker."""
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """Conditions on a peer, all of which must hold; None means that there is no such condition."""
+
+    users: frozenset[str] | None = None
+    uids: tuple[IdRange, ...] | None = None
+    groups: frozenset[str] | None = None
+    gids: tuple[IdRange, ...] | None = None
+    sockets: frozenset[str] | None = None
+    any_account: bool = False
+    """The word `any`: every uid that has an account, and the program of an embedded broker."""
+
+    def certainly_matches(self, peer: Peer) -> bool:
+        """Tell whether every condition is known to hold: for where a match widens."""
+        return (
+            (self.users is None or _named(self.users, peer.user_names) is True)
+            and (self.uids is None or _numbered(self.uids, _only(peer.uid)) is True)
+            and (self.groups is None or _named(self.groups, peer.group_names) is True)
+            and (self.gids is None or _numbered(self.gids, peer.gids) is True)
+            and (self.sockets is None or peer.socket in self.sockets)
+            and (not self.any_account or peer.embedded or peer.has_account is True)
+        )
+
+    def possibly_matches(self, peer: Peer) -> bool:
+        """Tell whether no condition is known to fail: for where a match narrows."""
+        return (
+            (self.users is None or _named(self.users, peer.user_names) is not False)
+            and (self.uids is None or _numbered(self.uids, _only(peer.uid)) is not False)
+            and (
+                self.groups is None
+                or _named(self.groups, peer.group_names) is not False
+                or _named(self.groups, peer.account_group_names) is not False
+            )
+            and (
+                self.gids is None
+                or _numbered(self.gids, peer.gids) is not False
+                or _numbered(self.gids, peer.account_gids) is not False
+            )
+            and (self.sockets is None or peer.socket in self.sockets)
+            and (not self.any_account or peer.embedded or peer.has_account is not False)
+        )
+
+
+Clients = tuple[Client, ...]
+"""Clients any of which will do."""
+
+
+def any_certainly(clients: Clients, peer: Peer) -> bool:
+    """Tell whether one of `clients` is known to match."""
+    return any(client.certainly_matches(peer) for client in clients)
+
+
+def any_possibly(clients: Clients, peer: Peer) -> bool:
+    """Tell whether one of `clients` may match."""
+    return any(client.possibly_matches(peer) for client in clients)
+
+
+def allow_admits(clients: Clients, exceptions: Clients, peer: Peer) -> bool:
+    """Tell whether an allow with these clients and exceptions is for `peer`, to the best of our knowledge."""
+    return any_certainly(clients, peer) and not any_possibly(exceptions, peer)
+
+
+def deny_concerns(clients: Clients, exceptions: Clients, peer: Peer) -> bool:
+    """Tell whether a deny with these clients and exceptions may concern `peer`. No clients: everybody."""
+    return (not clients or any_possibly(clients, peer)) and not any_certainly(exceptions, peer)
+
+
+def _only(number: int | None) -> tuple[int, ...] | None:
+    return None if number is None else (number,)
+
+
+def _named(wanted: frozenset[str], known: frozenset[str] | None) -> bool | None:
+    return None if known is None else not wanted.isdisjoint(known)
+
+
+def _numbered(wanted: tuple[IdRange, ...], known: Iterable[int] | None) -> bool | None:
+    if known is None:
+        return None
+    return any(low <= number <= high for number in known for low, high in wanted)

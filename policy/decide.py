@@ -1,0 +1,228 @@
+"""From a request, a peer and an object to a verdict.
+
+The laws that are enforced here:
+- A request whose path has the wrong shape, or that needs no right, is refused before anything else.
+- One matching allow must list every needed right; rights of several rules never add up.
+- A deny that may match and lists a needed right refuses; one that lists an optional right takes it away.
+- An allow must match the asked path and the resolved one. The one exception is a last component that is a
+  link to a device below /dev of the one type that the rule names, asked for by a pattern without `**`.
+- An allow is off as soon as one name of the object is among its exceptions. A deny matches as soon as one
+  name of the object is among its paths and not among its exceptions.
+- /dev/tty, /dev/fd and /dev/std* mean something else for the broker than for the peer: an allow must name
+  them literally.
+- What is unknown never widens.
+
+Verdicts depend on nothing but the arguments. Out of scope: walking paths, and whether the object that is
+opened is the one that was described.
+"""
+
+from collections.abc import Iterable, Mapping
+
+from .clients import Client, Peer
+from .lookup import Entry, RuleLookup
+from .paths import shape_fault, split
+from .problems import shown
+from .rules import DENY, Consideration, Object, Request, Rule, SocketDeclaration, Verdict
+from .words import NO_RIGHTS, FileType, Rights, rights_words, with_implied, with_implying, without_implied
+
+_OWN_TO_EACH_PROCESS = frozenset(("/dev/tty", "/dev/fd", "/dev/stdin", "/dev/stdout", "/dev/stderr"))
+_OWN_DIRECTORY = "/dev/fd/"
+_DEVICES = "/dev/"
+_DEVICE_TYPES = frozenset((FileType.CHAR, FileType.BLOCK))
+
+
+class Policy:
+    """A set of rules that loaded. It never changes; the order of its sources left no trace in it."""
+
+    def __init__(self, rules: Iterable[Rule], sockets: Mapping[str, SocketDeclaration], digest: str) -> None:
+        self.rules: tuple[Rule, ...] = tuple(sorted(rules, key=lambda rule: rule.id))
+        """Every rule, by id."""
+        self.sockets: Mapping[str, SocketDeclaration] = dict(sockets)
+        """The declared sockets by name."""
+        self.digest = digest
+        """A short hexadecimal name of the sources."""
+        mentioned = [client for rule in self.rules for client in rule.clients + rule.except_clients]
+        self.user_names = frozenset(name for client in mentioned for name in client.users or ())
+        """Every user name that a rule mentions."""
+        self.group_names = frozenset(name for client in mentioned for name in client.groups or ())
+        """Every group name that a rule mentions."""
+        self.needs_accounts = any(client.any_account for client in mentioned)
+        """Whether a rule says `any`, so that Peer.has_account is looked at."""
+        self.needs_account_groups = any(
+            _has_groups(client) for rule in self.rules for client in _narrowing(rule)
+        )
+        """Whether a rule narrows by group, so that the account database's groups are looked at."""
+        self._lookup = RuleLookup(self.rules)
+
+    def consider(self, request: Request, peer: Peer) -> Consideration:
+        """Judge by the asked path alone, so that nothing is touched for a request that cannot be allowed."""
+        needed, optional = _wanted(request)
+        refusal = _malformed(request.path, needed)
+        if refusal is not None:
+            return Consideration(refusal)
+        denies = self._matching_denies(request.path, peer, None, needed)
+        if denies:
+            return Consideration(_denied_by(denies[0]))
+        candidates = self._candidates(request.path, peer, needed)
+        if not candidates:
+            return Consideration(self._default(request.path, peer, needed))
+        roots = [entry.pattern.literal_root for entry in candidates if entry.pattern is not None]
+        literals = self._lookup.deny_literals(peer, needed | optional)
+        return Consideration(None, max(roots, key=len), _with_literal_exceptions(literals, candidates))
+
+    def decide(self, request: Request, peer: Peer, object: Object | None) -> Verdict:
+        """Return the verdict for `object`, which the asked path led to.
+
+        Without an object the verdict is lexical, for a client that wants to know what it may ask for: a deny
+        counts only when it matches whatever the object turns out to be. Open nothing on such a verdict.
+        """
+        needed, optional = _wanted(request)
+        refusal = _malformed(request.path, needed)
+        if refusal is not None:
+            return refusal
+        denied = 0
+        for rule in self._matching_denies(request.path, peer, object, needed | optional):
+            denied |= int(rule.rights)
+            if denied & needed:
+                return _denied_by(rule)
+        allows = self._candidates(request.path, peer, needed)
+        if not allows:
+            return self._default(request.path, peer, needed)
+        if object is not None:
+            allows = self._matching_object(allows, object)
+            if not allows:
+                return _lacking(needed, f"none matches what the path leads to, {_seen(object)}")
+        return _granted(allows, needed, optional & ~with_implying(denied))
+
+    def describe(self, peer: Peer) -> list[Rule]:
+        """Return the allows that are for `peer`, by id; whether one of them gives depends on the object."""
+        return self._lookup.allows_for(peer)
+
+    def _candidates(self, path: str, peer: Peer, needed: int) -> list[Entry]:
+        """Return the allows that give the needed rights to `peer` for the asked path."""
+        return [
+            entry
+            for entry in self._allows_naming(path)
+            if not needed & ~entry.rights and not _is_excepted(entry.rule, (path,)) and entry.admits(peer)
+        ]
+
+    def _allows_naming(self, path: str) -> list[Entry]:
+        entries = self._lookup.allows_at(path)
+        return [entry for entry in entries if entry.is_literal] if _is_own_to_each_process(path) else entries
+
+    def _matching_denies(self, path: str, peer: Peer, object: Object | None, rights: int) -> list[Rule]:
+        """Return the denies that list one of `rights` and match, by id; without an object, those that must."""
+        found: dict[str, Rule] = {}
+        names = (path,) if object is None else dict.fromkeys((path, object.path, *object.names))
+        for name in names:
+            for rule, listed, _ in self._lookup.denies_at(name, peer):
+                if listed & rights and _denies_type(rule, object) and not _is_excepted(rule, (name,)):
+                    found[rule.id] = rule
+        return [found[id] for id in sorted(found)]
+
+    def _matching_object(self, candidates: list[Entry], object: Object) -> list[Entry]:
+        """Return those of `candidates` that match what the asked path led to as well."""
+        by_resolved_path = {entry.rule.id for entry in self._allows_naming(object.path)}
+        return [
+            entry
+            for entry in candidates
+            if object.type in (entry.rule.types or ())
+            and (entry.rule.id in by_resolved_path or _is_link_to_device(entry, object))
+            and not _is_excepted(entry.rule, (object.path, *object.names))
+        ]
+
+    def _default(self, path: str, peer: Peer, needed: int) -> Verdict:
+        """Return the refusal for want of an allow, and say how far the nearest ones came."""
+        named = self._allows_naming(path)
+        if not named:
+            return _lacking(needed, "none names this path")
+        if not any(entry.admits(peer) for entry in named):
+            return _lacking(needed, "none that names this path is for this client")
+        return _lacking(needed)
+
+
+def _wanted(request: Request) -> tuple[int, int]:
+    """Return the needed rights and the optional ones that are not needed anyway, closed under implication."""
+    needed = with_implied(int(request.needed))
+    return needed, with_implied(int(request.optional)) & ~needed
+
+
+def _malformed(path: str, needed: int) -> Verdict | None:
+    fault = shape_fault(path)
+    if fault:
+        return _refused(f"path: {fault}")
+    return None if needed else _refused("the request needs no right")
+
+
+def _narrowing(rule: Rule) -> tuple[Client, ...]:
+    return rule.clients if rule.action == DENY else rule.except_clients
+
+
+def _has_groups(client: Client) -> bool:
+    return client.groups is not None or client.gids is not None
+
+
+def _is_own_to_each_process(path: str) -> bool:
+    return path in _OWN_TO_EACH_PROCESS or path.startswith(_OWN_DIRECTORY)
+
+
+def _is_excepted(rule: Rule, names: Iterable[str]) -> bool:
+    """Tell whether one of `names` is among the exceptions of `rule`."""
+    if not rule.except_paths:
+        return False
+    return any(pattern.matches(split(name)) for name in names for pattern in rule.except_paths)
+
+
+def _denies_type(rule: Rule, object: Object | None) -> bool:
+    """Tell whether a deny's type may hold; without an object, whether it holds for every type."""
+    if rule.types is None:
+        return True
+    return object is not None and (object.type is None or object.type in rule.types)
+
+
+def _is_link_to_device(entry: Entry, object: Object) -> bool:
+    """Tell whether the one exception from "the resolved path must match too" holds: udev's by-id links."""
+    return (
+        object.last_link
+        and object.type in _DEVICE_TYPES
+        and entry.rule.types == frozenset((object.type,))
+        and entry.pattern is not None
+        and not entry.pattern.recursive
+        and object.path.startswith(_DEVICES)
+        and not _is_own_to_each_process(object.path)
+    )
+
+
+def _with_literal_exceptions(deny_literals: tuple[str, ...], candidates: list[Entry]) -> tuple[str, ...]:
+    """Add the literal exceptions of the candidates: an object stays excepted under another name."""
+    patterns = [pattern for entry in candidates for pattern in entry.rule.except_paths]
+    exceptions = [pattern.text for pattern in patterns if pattern.literal]
+    return tuple(dict.fromkeys((*deny_literals, *exceptions))) if exceptions else deny_literals
+
+
+def _granted(allows: list[Entry], needed: int, optional: int) -> Verdict:
+    """Choose among the allows that would do. Whatever orders rules by their terms belongs before the id."""
+
+    def preference(entry: Entry) -> tuple[int, str]:
+        return -without_implied(entry.rights & optional).bit_count(), entry.rule.id
+
+    chosen = min(allows, key=preference)
+    rights = Rights(needed | chosen.rights & optional)
+    return Verdict(True, rights, chosen.rule, f"allowed by {chosen.rule.id}")
+
+
+def _refused(reason: str) -> Verdict:
+    return Verdict(False, NO_RIGHTS, None, reason)
+
+
+def _denied_by(rule: Rule) -> Verdict:
+    return Verdict(False, NO_RIGHTS, rule, f"denied by {rule.id}")
+
+
+def _lacking(needed: int, nearest: str = "") -> Verdict:
+    rights = "+".join(rights_words(needed))
+    return _refused(f"no rule gives {rights}: {nearest}" if nearest else f"no rule gives {rights}")
+
+
+def _seen(object: Object) -> str:
+    return f"{shown(object.path)}, {object.type.value if object.type else 'of unknown type'}"

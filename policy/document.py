@@ -1,0 +1,224 @@
+"""Reads the YAML of one policy file, event by event, into nodes with their places.
+
+What is refused here, each with its place:
+- text that is not UTF-8 or too long, characters that YAML does not allow, and what is not YAML;
+- anchors, aliases and tags (so that nothing can be expanded), a second document, a top that is no mapping;
+- duplicate keys, keys that are not plain text, nesting and single entries beyond any sensible size.
+
+The entries of the top-level sections are handed out one at a time, so that a long file never stands in memory
+as nodes. What the keys mean is the subject of `schema`.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NoReturn
+
+import yaml
+
+from .nodes import Mapping, Node, Scalar, Sequence, Unreadable
+from .problems import FileReport, shown
+
+# Bytes of one file: some 200,000 rules.
+FILE_BYTES = 32 * 1024 * 1024
+
+# Collections within collections; the language itself needs six.
+NESTING = 32
+
+# Values in one entry of a section, so that no single one fills the memory before it is looked at.
+VALUES_PER_ENTRY = 100_000
+
+# The parser in C where PyYAML was built with it: some twenty times as fast.
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+_UNPRINTABLE = re.compile("[^\t\n\r -~\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_NEEDS_QUOTES = frozenset("[]{}:*&!@`%")
+
+
+@dataclass(slots=True)
+class Section:
+    """A top-level key and what stands under it."""
+
+    key: Scalar
+    kind: type[Node]
+    """Scalar, Sequence or Mapping: what the entries stand in; Unreadable: nothing that could be used."""
+    entries: Iterator[tuple[Scalar | None, Node]]
+    """The values, with their keys in a mapping. They come while they are read, and only once."""
+
+
+def read_sections(text: str | bytes, report: FileReport) -> Iterator[Section]:
+    """Yield the top-level sections of a file; none for a file that is empty or has nothing but comments.
+
+    Raises Abandoned, also out of the entries of a section, where reading on makes no sense.
+    """
+    return _Reader(_decoded(text, report), report).sections()
+
+
+def _decoded(text: str | bytes, report: FileReport) -> str:
+    try:
+        data = text.encode() if isinstance(text, str) else text
+    except UnicodeEncodeError as error:
+        _abandon_at_offset(str(text), error.start, "this is no text that encodes to UTF-8", report)
+    if len(data) > FILE_BYTES:
+        report.abandon(1, 1, f"the file has {len(data)} bytes, expected at most {FILE_BYTES}")
+    try:
+        decoded = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        before = data[: error.start].decode(errors="replace").removeprefix("\ufeff")
+        _abandon_at_offset(before, len(before), f"byte {data[error.start]:#04x} is not UTF-8", report)
+    unprintable = _UNPRINTABLE.search(decoded)
+    if unprintable:
+        found = f"the character {unprintable.group()!r} is not allowed in a policy"
+        _abandon_at_offset(decoded, unprintable.start(), found, report)
+    return decoded
+
+
+def _abandon_at_offset(text: str, offset: int, message: str, report: FileReport) -> NoReturn:
+    lines = (text[:offset] + "|").splitlines()
+    report.abandon(len(lines), len(lines[-1]), message)
+
+
+class _Reader:
+    """One pass over the events of a file."""
+
+    def __init__(self, text: str, report: FileReport) -> None:
+        self._text = text
+        self._report = report
+        self._events = self._parse()
+        self._values = 0
+
+    def sections(self) -> Iterator[Section]:
+        next(self._events)  # the start of the stream
+        if isinstance(next(self._events), yaml.StreamEndEvent):
+            return
+        top = next(self._events)
+        if not isinstance(top, yaml.MappingStartEvent):
+            self._abandon(top, "expected a mapping with 'version', 'clients', 'sockets' and 'rules'")
+        self._refuse_properties(top)
+        for key, event in self._pairs():
+            section = self._section(key, event)
+            yield section
+            for _ in section.entries:
+                pass
+        next(self._events)  # the end of the document
+        more = next(self._events)
+        if not isinstance(more, yaml.StreamEndEvent):
+            self._abandon(more, "a second document begins here, expected one in a file")
+
+    def _parse(self) -> Iterator[yaml.Event]:
+        """Yield the parser's events; what it finds wrong ends the file."""
+        try:
+            yield from yaml.parse(self._text, Loader=_LOADER)
+        except yaml.MarkedYAMLError as error:
+            self._abandon_at_error(error)
+        except (yaml.YAMLError, ValueError, OverflowError) as error:
+            self._report.abandon(1, 1, f"this is not YAML: {shown(str(error))}")
+
+    def _abandon_at_error(self, error: yaml.MarkedYAMLError) -> NoReturn:
+        mark = error.problem_mark or error.context_mark
+        line, column = (mark.line, mark.column) if mark else (0, 0)
+        told = ", ".join(filter(None, (error.context, error.problem)))
+        hint = ""
+        lines = self._text.splitlines()
+        if line < len(lines) and not _NEEDS_QUOTES.isdisjoint(lines[line]):
+            hint = "; quote values that hold one of [ ] { } : * & ! @ ` %"
+        self._report.abandon(line + 1, column + 1, f"this is not YAML: {told}{hint}")
+
+    def _section(self, key: Scalar, event: yaml.Event) -> Section:
+        self._refuse_properties(event)
+        if isinstance(event, yaml.SequenceStartEvent):
+            return Section(key, Sequence, self._list_entries())
+        if isinstance(event, yaml.MappingStartEvent):
+            return Section(key, Mapping, self._mapping_entries())
+        node = self._node(event, 1)
+        return Section(key, type(node), iter([(None, node)]))
+
+    def _list_entries(self) -> Iterator[tuple[None, Node]]:
+        while not isinstance(event := next(self._events), yaml.SequenceEndEvent):
+            yield None, self._entry(event)
+
+    def _mapping_entries(self) -> Iterator[tuple[Scalar, Node]]:
+        for key, event in self._pairs():
+            yield key, self._entry(event)
+
+    def _entry(self, event: yaml.Event) -> Node:
+        self._values = 0
+        return self._node(event, 2)
+
+    def _node(self, event: yaml.Event, depth: int) -> Node:
+        """Return the node that begins with `event`, which has `depth` collections around it."""
+        if isinstance(event, yaml.ScalarEvent):
+            return self._scalar(event)
+        self._count(event)
+        self._refuse_properties(event)
+        if isinstance(event, yaml.AliasEvent):
+            return Unreadable(*_place(event))
+        if depth >= NESTING:
+            self._abandon(event, f"nested more than {NESTING} deep")
+        if isinstance(event, yaml.SequenceStartEvent):
+            items = []
+            while not isinstance(item := next(self._events), yaml.SequenceEndEvent):
+                items.append(self._node(item, depth + 1))
+            return Sequence(items, *_place(event))
+        entries = [(key, self._node(value, depth + 1)) for key, value in self._pairs()]
+        return Mapping(entries, *_place(event))
+
+    def _scalar(self, event: yaml.ScalarEvent) -> Scalar:
+        self._count(event)
+        self._refuse_properties(event)
+        return Scalar(event.value, not event.style, *_place(event))
+
+    def _count(self, event: yaml.Event) -> None:
+        self._values += 1
+        if self._values > VALUES_PER_ENTRY:
+            self._abandon(event, f"more than {VALUES_PER_ENTRY} values in one entry")
+
+    def _pairs(self) -> Iterator[tuple[Scalar, yaml.Event]]:
+        """Yield the keys of the mapping that has begun, each with the first event of its value."""
+        lines: dict[str, int] = {}
+        while not isinstance(event := next(self._events), yaml.MappingEndEvent):
+            if not isinstance(event, yaml.ScalarEvent):
+                self._refuse(event, "expected a key that is plain text")
+                self._skip(event)
+                self._skip(next(self._events))
+                continue
+            key = self._scalar(event)
+            value = next(self._events)
+            if key.text not in lines:
+                lines[key.text] = key.line
+                yield key, value
+            else:
+                self._report.at(key, f"duplicate key {shown(key.text)}, first on line {lines[key.text]}")
+                self._skip(value)
+
+    def _skip(self, event: yaml.Event) -> None:
+        """Pass over the node that begins with `event`, whatever its size."""
+        depth = 0
+        while True:
+            if isinstance(event, yaml.CollectionStartEvent):
+                depth += 1
+            elif isinstance(event, yaml.CollectionEndEvent):
+                depth -= 1
+            if depth == 0:
+                return
+            event = next(self._events)
+
+    def _refuse_properties(self, event: yaml.Event) -> None:
+        if isinstance(event, yaml.AliasEvent):
+            self._refuse(event, f"the alias {shown('*' + event.anchor)} is not allowed: write the value out")
+        elif isinstance(event, yaml.ScalarEvent | yaml.CollectionStartEvent):
+            if event.anchor is not None:
+                self._refuse(event, f"the anchor {shown('&' + event.anchor)} is not allowed")
+            if event.tag is not None:
+                self._refuse(event, f"the tag {shown(event.tag)} is not allowed: a field has its own type")
+
+    def _refuse(self, event: yaml.Event, message: str) -> None:
+        self._report.at(Unreadable(*_place(event)), message)
+
+    def _abandon(self, event: yaml.Event, message: str) -> NoReturn:
+        self._report.abandon(*_place(event), message)
+
+
+def _place(event: yaml.Event) -> tuple[int, int]:
+    mark = event.start_mark
+    return (mark.line + 1, mark.column + 1) if mark is not None else (1, 1)

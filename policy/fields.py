@@ -1,0 +1,186 @@
+"""Fields: how one value of a policy file is read. A field turns a node into a value, or tells what is wrong.
+
+A field is a function of the node, of what the value is called in messages, and of the report; it returns
+None when it has told a problem. Everything in a file is text until its field converts it, so `0660` is a mode
+where a mode stands and `no` is a name where a name stands.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+from .clients import IdRange
+from .nodes import Mapping as MappingNode
+from .nodes import Node, Scalar, Sequence, Unreadable
+from .paths import shape_fault
+from .patterns import PathPattern, PatternError, parse_pattern
+from .problems import FileReport, did_you_mean, one_of, shown
+
+Value = TypeVar("Value")
+Field = Callable[[Node, str, FileReport], Value | None]
+
+# The last uid and gid: (uid_t) -1 means "none" to the kernel.
+_LAST_ID = 2**32 - 2
+
+# Bytes of a socket's path without its NUL, from unix(7).
+_SOCKET_PATH_BYTES = 107
+
+_NULLS = frozenset(("~", "null", "Null", "NULL"))
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_ACCOUNT = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*\$?")
+_ID_RANGE = re.compile(r"(0|[1-9][0-9]{0,9})(?:-(0|[1-9][0-9]{0,9}))?")
+_MODE = re.compile(r"0?[0-7]{3}")
+
+
+def kind_of(node: Node) -> str:
+    """Return what `node` is, for a message."""
+    kinds = {Scalar: "text", Sequence: "a list", MappingNode: "a mapping", Unreadable: "unreadable"}
+    return kinds[type(node)]
+
+
+def is_empty(node: Node) -> bool:
+    """Tell whether nothing stands here: no text, YAML's null, or no item."""
+    if isinstance(node, Scalar):
+        return not node.text or (node.plain and node.text in _NULLS)
+    return isinstance(node, Sequence) and not node.items
+
+
+def text(node: Node, what: str, report: FileReport) -> str | None:
+    """Read any text but none."""
+    if is_empty(node):
+        report.at(node, f"{what} is empty")
+    elif isinstance(node, Scalar):
+        return node.text
+    elif not isinstance(node, Unreadable):
+        report.at(node, f"{what} is {kind_of(node)}, expected text")
+    return None
+
+
+def any_of(field: Field[Value]) -> Field[tuple[Value, ...]]:
+    """Return the field for a list of what `field` reads; a value may stand alone for a list of one."""
+
+    def read(node: Node, what: str, report: FileReport) -> tuple[Value, ...] | None:
+        if is_empty(node):
+            report.at(node, f"{what} is empty")
+            return None
+        items = node.items if isinstance(node, Sequence) else [node]
+        return tuple(value for value in (field(item, what, report) for item in items) if value is not None)
+
+    return read
+
+
+def word(words: Mapping[str, Value]) -> Field[Value]:
+    """Return the field for one of `words`, each of which stands for a value."""
+
+    def read(node: Node, what: str, report: FileReport) -> Value | None:
+        found = text(node, what, report)
+        if found is not None and found not in words:
+            report.at(node, f"unknown {what} {shown(found)}, {one_of(words, found)}")
+        return None if found is None else words.get(found)
+
+    return read
+
+
+def mapping(
+    fields: Mapping[str, Field[Any]], later: frozenset[str], node: Node, what: str, report: FileReport
+) -> dict[str, Any] | None:
+    """Read a mapping with `fields`; keys in `later` belong to the language, but not to this version of it.
+
+    Returns a value for each key that was there, None for those with a problem; None when it is no mapping.
+    """
+    if is_empty(node):
+        report.at(node, f"{what} is empty")
+        return None
+    if not isinstance(node, MappingNode):
+        if not isinstance(node, Unreadable):
+            report.at(node, f"{what} is {kind_of(node)}, expected a mapping with {', '.join(fields)}")
+        return None
+    if not node.entries:
+        report.at(node, f"{what} is empty, expected {', '.join(fields)}")
+    values: dict[str, Any] = {}
+    for key, value in node.entries:
+        field = fields.get(key.text)
+        if field is None:
+            unknown_key(key, fields, later, report)
+        else:
+            values[key.text] = field(value, key.text, report)
+    return values
+
+
+def unknown_key(key: Scalar, known: Mapping[str, object], later: frozenset[str], report: FileReport) -> None:
+    """Tell what is wrong with a key that is none of `known`."""
+    if key.text in later:
+        report.at(key, f"{key.text!r} is not available in this version")
+    else:
+        near = did_you_mean([*known, *sorted(later)], key.text)
+        report.at(key, f"unknown key {shown(key.text)}, expected one of {', '.join(known)}{near}")
+
+
+def name(node: Node, what: str, report: FileReport) -> str | None:
+    """Read the name of a rule, client or socket."""
+    return _matching(_NAME, "letters, digits, '.', '_' and '-', at most 64", node, what, report)
+
+
+def account(node: Node, what: str, report: FileReport) -> str | None:
+    """Read the name of a user or group; numbers have fields of their own."""
+    return _matching(_ACCOUNT, "an account's name (numbers belong under uid or gid)", node, what, report)
+
+
+def id_range(node: Node, what: str, report: FileReport) -> IdRange | None:
+    """Read a uid or gid, or a range of them."""
+    found = text(node, what, report)
+    if found is None:
+        return None
+    match = _ID_RANGE.fullmatch(found)
+    first = int(match[1]) if match else 0
+    last = int(match[2] or match[1]) if match else 0
+    if match is None or last > _LAST_ID or first > _LAST_ID:
+        expected = f"a decimal number up to {_LAST_ID} without leading zeros, or a range as 1000-1999"
+        report.at(node, f"{what} is {shown(found)}, expected {expected}")
+        return None
+    if first > last:
+        report.at(node, f"{what} is {shown(found)}, expected the smaller number first")
+        return None
+    return first, last
+
+
+def mode(node: Node, what: str, report: FileReport) -> int | None:
+    """Read the permission bits of a socket, always octal."""
+    found = _matching(_MODE, "three octal digits as in 0660", node, what, report)
+    return None if found is None else int(found, 8)
+
+
+def socket_path(node: Node, what: str, report: FileReport) -> str | None:
+    """Read the absolute path of a socket."""
+    found = text(node, what, report)
+    if found is None:
+        return None
+    fault = shape_fault(found)
+    if not fault and len(found.encode()) > _SOCKET_PATH_BYTES:
+        fault = f"a socket's path has at most {_SOCKET_PATH_BYTES} bytes"
+    if fault:
+        report.at(node, f"{what} is {shown(found)}: {fault}")
+        return None
+    return found
+
+
+def path_pattern(node: Node, what: str, report: FileReport) -> PathPattern | None:
+    """Read a path pattern."""
+    found = text(node, what, report)
+    if found is None:
+        return None
+    try:
+        return parse_pattern(found)
+    except PatternError as error:
+        report.at(node, f"{what} has {shown(found)}: {error}")
+        return None
+
+
+def _matching(
+    pattern: re.Pattern[str], expected: str, node: Node, what: str, report: FileReport
+) -> str | None:
+    found = text(node, what, report)
+    if found is None or pattern.fullmatch(found):
+        return found
+    report.at(node, f"{what} is {shown(found)}, expected {expected}")
+    return None

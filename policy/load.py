@@ -1,0 +1,136 @@
+"""From the files of a policy to a Policy, or to everything that is wrong with them.
+
+Enforced here: names are declared once in a set and exist where they are used; a rule's id is its own. Nothing
+depends on the order of the files or of what stands in them. Which files make up a set, and whether they can
+be trusted, is the broker's subject.
+"""
+
+from collections.abc import Iterable, Mapping
+from hashlib import sha256
+from typing import TypeVar
+
+from .clients import DEFAULT_SOCKET, Client, Clients
+from .decide import Policy
+from .problems import FileReport, PolicyError, Position, Report, did_you_mean
+from .rules import Rule, SocketDeclaration, Source
+from .schema import ClientDeclaration, ClientReference, Declarations, Named, RuleDeclaration, read_source
+
+# Hexadecimal digits of a policy's digest: enough to tell two policies of one machine apart.
+_DIGEST_DIGITS = 12
+
+Declared = TypeVar("Declared")
+
+
+def load(sources: Iterable[Source]) -> Policy:
+    """Return the policy that the files make up. Raises PolicyError with all problems of all of them."""
+    files = sorted(sources, key=lambda source: source.name)
+    report = Report()
+    declarations = Declarations()
+    for source in files:
+        read_source(source, declarations, FileReport(source.name, report))
+    linker = _Linker(declarations, report)
+    rules = linker.linked_rules(declarations.rules)
+    if report.problems:
+        raise PolicyError(report.problems)
+    return Policy(rules, linker.sockets, _digest(files))
+
+
+class _Linker:
+    """Resolves the names that lead from one declaration to another."""
+
+    def __init__(self, declarations: Declarations, report: Report) -> None:
+        self._report = report
+        self.sockets = self._by_name("socket", declarations.sockets)
+        self._refuse_shared_paths(declarations.sockets)
+        self._clients = {
+            name: self._linked_client(client)
+            for name, client in self._by_name("client", declarations.clients).items()
+        }
+
+    def linked_rules(self, declared: list[RuleDeclaration]) -> list[Rule]:
+        """Return the rules with their clients resolved."""
+        rules = [self._linked_rule(rule) for rule in declared]
+        named = [(rule.name, rule) for rule in declared if rule.name is not None]
+        self._by_name("rule", [(name._replace(text=_rule_id(name)), rule) for name, rule in named])
+        return rules
+
+    def _by_name(self, what: str, declared: Iterable[tuple[Named, Declared]]) -> dict[str, Declared]:
+        places: dict[str, Position] = {}
+        values: dict[str, Declared] = {}
+        for named, value in declared:
+            first = places.setdefault(named.text, named.position)
+            if named.text in values:
+                self._report.add(named.position, f"{what} {named.text!r} is declared twice, first at {first}")
+            values.setdefault(named.text, value)
+        return values
+
+    def _refuse_shared_paths(self, sockets: Iterable[tuple[Named, SocketDeclaration]]) -> None:
+        users: dict[str, str] = {}
+        for named, socket in sockets:
+            other = users.setdefault(socket.path, named.text)
+            if other != named.text and socket.path:
+                self._report.add(named.position, f"socket {named.text!r} has the path of socket {other!r}")
+
+    def _linked_rule(self, rule: RuleDeclaration) -> Rule:
+        name = rule.name or Named("", rule.position)  # without a name the set does not load
+        return Rule(
+            _rule_id(name),
+            rule.position.file,
+            rule.position.line,
+            name.text,
+            rule.action,
+            rule.rights,
+            rule.types,
+            rule.paths,
+            rule.except_paths,
+            self._linked_clients(rule.clients),
+            self._linked_clients(rule.except_clients),
+        )
+
+    def _linked_clients(self, references: Iterable[ClientReference]) -> Clients:
+        clients = (
+            self._linked_client(reference)
+            if isinstance(reference, ClientDeclaration)
+            else self._known(reference, self._clients, "client")
+            for reference in references
+        )
+        return tuple(client for client in clients if client is not None)
+
+    def _linked_client(self, declared: ClientDeclaration) -> Client:
+        for socket in declared.sockets or ():
+            if socket.text != DEFAULT_SOCKET:
+                self._known(socket, self.sockets, "socket")
+        return Client(
+            _names(declared.users),
+            declared.uids,
+            _names(declared.groups),
+            declared.gids,
+            _names(socket.text for socket in declared.sockets) if declared.sockets is not None else None,
+            declared.any_account,
+        )
+
+    def _known(self, named: Named, declared: Mapping[str, Declared], what: str) -> Declared | None:
+        """Return what `named` names. Tells where there is no such thing."""
+        value = declared.get(named.text)
+        if value is None and not self._report.is_full(named.position.file):
+            expected = f"expected one that is declared{did_you_mean(declared, named.text)}"
+            self._report.add(named.position, f"unknown {what} {named.text!r}, {expected}")
+        return value
+
+
+def _names(texts: Iterable[str] | None) -> frozenset[str] | None:
+    return None if texts is None else frozenset(texts)
+
+
+def _rule_id(named: Named) -> str:
+    return f"{named.position.file.rpartition('/')[2].removesuffix('.yaml')}/{named.text}"
+
+
+def _digest(files: Iterable[Source]) -> str:
+    """Return a name for exactly these files. Lengths go in too, so that no text can pass for a boundary."""
+    digest = sha256()
+    for source in files:
+        data = source.text.encode() if isinstance(source.text, str) else source.text
+        digest.update(f"{len(source.name)} {len(data)} {source.name}".encode())
+        digest.update(data)
+    return digest.hexdigest()[:_DIGEST_DIGITS]

@@ -1,0 +1,123 @@
+"""Finds the few rules that a decision has to look at, by path and by peer, however many there are.
+
+What is kept between calls are facts about peers, to save time; they change no answer.
+Whether a rule that was found matches is the subject of `decide`.
+"""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from .clients import Clients, Peer, allow_admits, deny_concerns
+from .index import PathIndex
+from .paths import split
+from .patterns import PathPattern
+from .rules import ALLOW, Rule
+
+# Peers about which facts are kept: more than a broker serves at a time, and each costs a few hundred bytes.
+_KEPT_PEERS = 1_024
+
+
+class Entry(NamedTuple):
+    """A rule under one of its patterns, or under None when it is a deny for every path."""
+
+    rule: Rule
+    rights: int
+    """Those of the rule as a plain number, for speed."""
+    pattern: PathPattern | None
+
+    @property
+    def is_literal(self) -> bool:
+        """Whether the pattern names exactly one path."""
+        return self.pattern is not None and self.pattern.literal
+
+    def admits(self, peer: Peer) -> bool:
+        """Tell whether the rule, an allow, is certainly for `peer`."""
+        return allow_admits(self.rule.clients, self.rule.except_clients, peer)
+
+    def concerns(self, peer: Peer) -> bool:
+        """Tell whether the rule, a deny, is possibly for `peer`."""
+        return deny_concerns(self.rule.clients, self.rule.except_clients, peer)
+
+
+class _PeerFacts:
+    """The denies that concern one peer and are not found by the asked path."""
+
+    __slots__ = ("_literals", "_merged", "everywhere")
+
+    def __init__(self, everywhere: list[Entry], literals: list[tuple[int, list[str]]]) -> None:
+        self.everywhere = everywhere
+        self._literals = literals
+        self._merged: dict[int, tuple[str, ...]] = {}
+
+    def literals(self, rights: int) -> tuple[str, ...]:
+        merged = self._merged.get(rights)
+        if merged is None:
+            paths = [path for listed, paths in self._literals if listed & rights for path in paths]
+            merged = self._merged[rights] = tuple(dict.fromkeys(paths))
+        return merged
+
+
+class RuleLookup:
+    """The rules of a policy, arranged for finding them."""
+
+    def __init__(self, rules: Iterable[Rule]) -> None:
+        allows: list[tuple[PathPattern, Entry]] = []
+        denies: list[tuple[PathPattern, Entry]] = []
+        self._denies_everywhere: list[Entry] = []
+        self._deny_literals: dict[tuple[int, Clients, Clients], list[str]] = {}
+        self._allows_by_clients: dict[tuple[Clients, Clients], list[Rule]] = {}
+        for rule in rules:
+            rights = int(rule.rights)
+            entries = [(pattern, Entry(rule, rights, pattern)) for pattern in rule.paths]
+            if rule.action == ALLOW:
+                allows += entries
+                self._allows_by_clients.setdefault((rule.clients, rule.except_clients), []).append(rule)
+                continue
+            denies += entries
+            if not rule.paths:
+                self._denies_everywhere.append(Entry(rule, rights, None))
+            literals = [pattern.text for pattern in rule.paths if pattern.literal]
+            if literals:
+                group = (rights, rule.clients, rule.except_clients)
+                self._deny_literals.setdefault(group, []).extend(literals)
+        self._allows = PathIndex(allows)
+        self._denies = PathIndex(denies)
+        self._facts: dict[Peer, _PeerFacts] = {}
+
+    def allows_at(self, path: str) -> list[Entry]:
+        """Return the allows one of whose patterns matches `path`, once for each such pattern."""
+        return self._allows.find(split(path))
+
+    def denies_at(self, path: str, peer: Peer) -> list[Entry]:
+        """Return the denies that are for every path or match `path`, and may concern `peer`."""
+        by_path = [entry for entry in self._denies.find(split(path)) if entry.concerns(peer)]
+        return self._facts_about(peer).everywhere + by_path
+
+    def deny_literals(self, peer: Peer, rights: int) -> tuple[str, ...]:
+        """Return the literal paths of the denies that list one of `rights` and may concern `peer`."""
+        return self._facts_about(peer).literals(rights)
+
+    def allows_for(self, peer: Peer) -> list[Rule]:
+        """Return the allows that are for `peer`, by id."""
+        admitted = [
+            rule
+            for (clients, exceptions), rules in self._allows_by_clients.items()
+            if allow_admits(clients, exceptions, peer)
+            for rule in rules
+        ]
+        return sorted(admitted, key=lambda rule: rule.id)
+
+    def _facts_about(self, peer: Peer) -> _PeerFacts:
+        facts = self._facts.get(peer)
+        if facts is None:
+            if len(self._facts) >= _KEPT_PEERS:
+                self._facts.clear()
+            facts = self._facts[peer] = _PeerFacts(
+                [entry for entry in self._denies_everywhere if entry.concerns(peer)],
+                [
+                    (rights, paths)
+                    for (rights, clients, exceptions), paths in self._deny_literals.items()
+                    if deny_concerns(clients, exceptions, peer)
+                ],
+            )
+        return facts

@@ -1,0 +1,100 @@
+"""The values that go into a decision and come out of it. They hold no logic; `decide` has it."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from .clients import Clients
+from .patterns import PathPattern
+from .words import NO_RIGHTS, FileType, Rights
+
+ALLOW = "allow"
+DENY = "deny"
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """The text of one policy file; `name` is the file's name as it is shown in messages."""
+
+    name: str
+    text: str | bytes
+
+
+@dataclass(frozen=True, slots=True)
+class SocketDeclaration:
+    """A socket of its own that the broker shall listen on. None leaves owner or group to the broker."""
+
+    name: str
+    path: str
+    owner: str | None
+    group: str | None
+    mode: int
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One allow or deny, with every name in it resolved."""
+
+    id: str
+    """The file's name without its ending, and the rule's name: "30-site/kvm"."""
+    file: str
+    line: int
+    name: str
+    action: str
+    """ALLOW or DENY."""
+    rights: Rights
+    types: frozenset[FileType] | None
+    """None is any; an allow that names none has {FILE}."""
+    paths: tuple[PathPattern, ...]
+    """None in a deny is every path."""
+    except_paths: tuple[PathPattern, ...]
+    clients: Clients
+    """None in a deny is everybody."""
+    except_clients: Clients
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a peer asks for: a path, the rights that it needs, and those that it would like."""
+
+    path: str
+    needed: Rights
+    optional: Rights = NO_RIGHTS
+
+
+@dataclass(frozen=True, slots=True)
+class Object:
+    """What the walk to the asked path found."""
+
+    path: str
+    """Resolved: absolute, no link left in it."""
+    type: FileType | None
+    """None: could not be determined."""
+    names: tuple[str, ...] = ()
+    """Every other full name that was met on the walk, and those deny literals that denote this object."""
+    last_link: bool = False
+    """The last component of the asked path was a link, and no component before it was one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The answer to a request."""
+
+    allowed: bool
+    rights: Rights
+    """What the fd may carry: the needed rights and the granted optional ones; none when refused."""
+    rule: Rule | None
+    """The rule that decided; None is the default, which refuses."""
+    reason: str
+    """One line for the administrator's log. Never for the client."""
+
+
+class Consideration(NamedTuple):
+    """What can be said of a request before any system call is made for it."""
+
+    refusal: Verdict | None
+    """When set it is final: the request is refused and its path must not be touched."""
+    literal_root: str = ""
+    """The deepest directory that an allow which may match names literally."""
+    deny_literals: tuple[str, ...] = ()
+    """Paths that may be names of the same object, whatever path was asked for: the broker adds those that are
+    to Object.names."""

@@ -1,0 +1,311 @@
+"""The keys of a policy file, as tables, and the declarations that come out of it.
+
+What a file alone can be blamed for is refused here: unknown keys and words, missing and contradicting ones,
+and what this version of the language cannot give. Names that lead from one declaration to another, possibly
+in another file, are kept with their places for `load` to resolve.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from . import fields
+from .clients import DEFAULT_SOCKET, IdRange
+from .document import Section, read_sections
+from .nodes import Mapping as MappingNode
+from .nodes import Node, Scalar, Sequence, Unreadable
+from .patterns import PathPattern
+from .problems import Abandoned, FileReport, Position
+from .rules import ALLOW, DENY, SocketDeclaration, Source
+from .words import ALL_RIGHTS, NO_RIGHTS, RIGHT_WORDS, FileType, Rights
+
+ANY = "any"
+_ALL = "all"
+
+# Rights of the language that no allow can give in this version, and types that nothing else could be used on.
+_RIGHTS_LATER = Rights.CREATE | Rights.LIST | Rights.CONNECT | Rights.LISTEN
+_TYPES_LATER = frozenset((FileType.DIRECTORY, FileType.SOCKET))
+
+# Permission bits of a socket that says none: its owner and group may connect.
+_SOCKET_MODE = 0o660
+
+
+class Named(NamedTuple):
+    """A name in a file, and where it stands."""
+
+    text: str
+    position: Position
+
+
+@dataclass(slots=True)
+class ClientDeclaration:
+    """The conditions of a client; None where there is no such condition."""
+
+    users: tuple[str, ...] | None = None
+    uids: tuple[IdRange, ...] | None = None
+    groups: tuple[str, ...] | None = None
+    gids: tuple[IdRange, ...] | None = None
+    sockets: tuple[Named, ...] | None = None
+    any_account: bool = False
+
+
+ClientReference = Named | ClientDeclaration
+"""A client in a rule: the name of a declared one, or one that is written inline."""
+
+
+@dataclass(slots=True)
+class RuleDeclaration:
+    """A rule whose clients are not resolved yet."""
+
+    position: Position
+    name: Named | None
+    action: str
+    rights: Rights
+    types: frozenset[FileType] | None
+    paths: tuple[PathPattern, ...]
+    except_paths: tuple[PathPattern, ...]
+    clients: tuple[ClientReference, ...]
+    except_clients: tuple[ClientReference, ...]
+
+
+@dataclass(slots=True)
+class Declarations:
+    """What a file declares, or a set of files."""
+
+    clients: list[tuple[Named, ClientDeclaration]] = field(default_factory=list)
+    sockets: list[tuple[Named, SocketDeclaration]] = field(default_factory=list)
+    rules: list[RuleDeclaration] = field(default_factory=list)
+
+
+def read_source(source: Source, declarations: Declarations, report: FileReport) -> None:
+    """Add what `source` declares to `declarations`, and what is wrong with it to `report`."""
+    first: Scalar | None = None
+    has_version = False
+    try:
+        for section in read_sections(source.text, report):
+            first = first or section.key
+            has_version = has_version or section.key.text == "version"
+            _read_section(section, declarations, report)
+        if first is not None and not has_version:
+            report.at(first, "the file has no 'version', expected 'version: 1'")
+    except Abandoned:
+        pass
+
+
+def _read_section(section: Section, declarations: Declarations, report: FileReport) -> None:
+    known = _SECTIONS.get(section.key.text)
+    if known is None:
+        fields.unknown_key(section.key, _SECTIONS, _SECTIONS_LATER, report)
+        return
+    kind, read_entry = known
+    if section.kind is not kind:
+        _refuse_kind(section, kind, report)
+        return
+    for key, node in section.entries:
+        read_entry(key or section.key, node, declarations, report)
+
+
+def _refuse_kind(section: Section, expected: type[Node], report: FileReport) -> None:
+    words = {Scalar: "a value", Sequence: "a list", MappingNode: "a mapping"}
+    if section.kind is Unreadable:
+        return
+    what = section.key.text
+    if section.kind is Scalar and all(fields.is_empty(node) for _, node in section.entries):
+        report.at(section.key, f"{what} is empty, expected {words[expected]}")
+    else:
+        report.at(section.key, f"{what} is {words[section.kind]}, expected {words[expected]}")
+
+
+def _version(key: Scalar, node: Node, declarations: Declarations, report: FileReport) -> None:
+    fields.word({"1": 1})(node, key.text, report)
+
+
+def _named_client(key: Scalar, node: Node, declarations: Declarations, report: FileReport) -> None:
+    named = _declared_name(key, "client", ANY, report)
+    client = _client(node, "client", report)
+    if named is not None:
+        # Declared even when it is faulty, so that rules that name it are not blamed as well.
+        declarations.clients.append((named, client or ClientDeclaration()))
+
+
+def _named_socket(key: Scalar, node: Node, declarations: Declarations, report: FileReport) -> None:
+    named = _declared_name(key, "socket", DEFAULT_SOCKET, report)
+    values = fields.mapping(_SOCKET, frozenset(), node, "socket", report)
+    if values is not None and "path" not in values:
+        report.at(key, f"socket {key.text!r} has no 'path'")
+    if named is not None:
+        values = values or {}
+        socket = SocketDeclaration(
+            named.text,
+            values.get("path") or "",
+            values.get("owner"),
+            values.get("group"),
+            values.get("mode", _SOCKET_MODE),
+        )
+        declarations.sockets.append((named, socket))
+
+
+def _declared_name(key: Scalar, what: str, reserved: str, report: FileReport) -> Named | None:
+    name = fields.name(key, f"the {what}'s name", report)
+    if name == reserved:
+        report.at(key, f"{name!r} is a word of the language, expected another name for the {what}")
+        return None
+    return None if name is None else Named(name, report.position(key))
+
+
+def _client(node: Node, what: str, report: FileReport) -> ClientDeclaration | None:
+    values = fields.mapping(_CLIENT, _CLIENT_LATER, node, what, report)
+    if values is None:
+        return None
+    return ClientDeclaration(
+        values.get("user"), values.get("uid"), values.get("group"), values.get("gid"), values.get("socket")
+    )
+
+
+def _client_reference(node: Node, what: str, report: FileReport) -> ClientReference | None:
+    if isinstance(node, MappingNode):
+        return _client(node, "client", report)
+    named = _reference(node, what, report)
+    return ClientDeclaration(any_account=True) if named is not None and named.text == ANY else named
+
+
+def _reference(node: Node, what: str, report: FileReport) -> Named | None:
+    name = fields.name(node, what, report)
+    return None if name is None else Named(name, report.position(node))
+
+
+def _allow_rights(node: Node, what: str, report: FileReport) -> Rights | None:
+    words = fields.any_of(_allow_right)(node, what, report)
+    if words is None:
+        return None
+    rights = _united(words)
+    if rights & Rights.APPEND and not rights & Rights.WRITE:
+        report.at(node, "append without write is not available in this version")
+    return rights
+
+
+def _allow_right(node: Node, what: str, report: FileReport) -> Rights | None:
+    if isinstance(node, Scalar) and node.text == _ALL:
+        report.at(node, f"'all' is for deny only, expected some of {', '.join(_ALLOWED_WORDS)}")
+        return None
+    right = fields.word(RIGHT_WORDS)(node, "right", report)
+    if right is not None and right & _RIGHTS_LATER and isinstance(node, Scalar):
+        report.at(
+            node,
+            f"the right {node.text!r} is not available in this version, expected some of "
+            f"{', '.join(_ALLOWED_WORDS)}",
+        )
+        return None
+    return right
+
+
+def _deny_rights(node: Node, what: str, report: FileReport) -> Rights | None:
+    words = fields.any_of(_deny_right)(node, what, report)
+    return None if words is None else _united(words)
+
+
+def _deny_right(node: Node, what: str, report: FileReport) -> Rights | None:
+    return fields.word({**RIGHT_WORDS, _ALL: ALL_RIGHTS})(node, "right", report)
+
+
+def _united(words: tuple[Rights, ...]) -> Rights:
+    rights = NO_RIGHTS
+    for right in words:
+        rights |= right
+    return rights
+
+
+def _rule(key: Scalar, node: Node, declarations: Declarations, report: FileReport) -> None:
+    values = fields.mapping(_RULE, _RULE_LATER, node, "rule", report)
+    if values is None or not isinstance(node, MappingNode):
+        return
+    named = values.get("name")
+    shown = f"rule {named.text!r}" if named else "a rule"
+    _check_keys(values, node, shown, report)
+    action = DENY if DENY in values else ALLOW
+    types = values.get("type")
+    if action == ALLOW:
+        _refuse_types_later(types or (), node, report)
+        types = types or (FileType.FILE,)
+    declarations.rules.append(
+        RuleDeclaration(
+            report.position(node),
+            named,
+            action,
+            values.get(action) or NO_RIGHTS,
+            frozenset(types) if types else None,
+            values.get("paths") or (),
+            values.get("except_paths") or (),
+            values.get("clients") or (),
+            values.get("except_clients") or (),
+        )
+    )
+
+
+def _check_keys(values: dict[str, Any], node: Node, shown: str, report: FileReport) -> None:
+    if "name" not in values:
+        report.at(node, "the rule has no 'name'")
+    if ALLOW in values and DENY in values:
+        report.at(node, f"{shown} has both 'allow' and 'deny', expected one of them")
+    elif ALLOW not in values and DENY not in values:
+        report.at(node, f"{shown} has neither 'allow' nor 'deny', expected one of them")
+    elif ALLOW in values:
+        for key in ("clients", "paths"):
+            if key not in values:
+                report.at(node, f"{shown} has no {key!r}, which an allow needs")
+
+
+def _refuse_types_later(types: tuple[FileType, ...], rule: MappingNode, report: FileReport) -> None:
+    """Refuse an allow of what only rights of later versions could be used on."""
+    for kind in types:
+        if kind in _TYPES_LATER:
+            place = next(value for key, value in rule.entries if key.text == "type")
+            report.at(place, f"an allow of type {kind.value!r} is not available in this version")
+
+
+_ALLOWED_WORDS = tuple(
+    word for word, right in RIGHT_WORDS.items() if not right & _RIGHTS_LATER and right != Rights.APPEND
+)
+
+_CLIENT: Mapping[str, fields.Field[Any]] = {
+    "user": fields.any_of(fields.account),
+    "uid": fields.any_of(fields.id_range),
+    "group": fields.any_of(fields.account),
+    "gid": fields.any_of(fields.id_range),
+    "socket": fields.any_of(_reference),
+}
+_CLIENT_LATER = frozenset(("unit", "label", "exe"))
+
+_SOCKET: Mapping[str, fields.Field[Any]] = {
+    "path": fields.socket_path,
+    "owner": fields.account,
+    "group": fields.account,
+    "mode": fields.mode,
+}
+
+_RULE: Mapping[str, fields.Field[Any]] = {
+    "name": _reference,
+    "clients": fields.any_of(_client_reference),
+    "except_clients": fields.any_of(_client_reference),
+    ALLOW: _allow_rights,
+    DENY: _deny_rights,
+    "type": fields.any_of(fields.word({kind.value: kind for kind in FileType})),
+    "paths": fields.any_of(fields.path_pattern),
+    "except_paths": fields.any_of(fields.path_pattern),
+}
+_RULE_LATER = frozenset(
+    (
+        *("device", "devices", "except_devices", "subsystem", "udev", "attrs", "seat", "addresses"),
+        *("lease", "renewable", "exclusive", "preempt", "until", "limits", "revoke", "relay", "snapshot"),
+        *("serial", "tun", "create", "temporary", "flags", "as", "netns", "accept"),
+    )
+)
+
+_EntryReader = Callable[[Scalar, Node, Declarations, FileReport], None]
+_SECTIONS: Mapping[str, tuple[type[Node], _EntryReader]] = {
+    "version": (Scalar, _version),
+    "clients": (MappingNode, _named_client),
+    "sockets": (MappingNode, _named_socket),
+    "rules": (Sequence, _rule),
+}
+_SECTIONS_LATER = frozenset(("mask", "devices", "tests"))

@@ -1,0 +1,115 @@
+"""`fdbroker open`: one open from the shell."""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+
+from sandboxed.child import SignalForwarder, StartError, spawn, wait_with_signals
+from sandboxed.client import Client, connect
+from sandboxed.descriptors import OwnedFd
+from sandboxed.errors import BrokerError, Busy, Denied, NoBroker, RequestError
+
+_NO = 1
+_UNUSABLE = 2
+_NO_BROKER = 3
+OWN_TROUBLE = 125
+
+# sd_listen_fds(3): the first fd that is passed
+_LISTEN_FDS_START = 3
+
+_EPILOG = """\
+RIGHTS are the policy's words, with commas: read, write, append, truncate, ioctl; use = read,write,ioctl;
+edit = read,write,truncate. With CMD, a parent process keeps the grant until CMD ends. Without CMD the open
+is only tried.
+
+  fdbroker open /dev/hwrng --access read -- head -c 16
+  fdbroker open /dev/net/tun --access use --listen-fds -- ./vpn
+
+The broker is the one at --socket, else at FDBROKER_SOCKET or FDBROKER_FD, else the system's.
+
+exit status: with CMD its own (128 + n when signal n ended it), 125 when it was not opened, 126 CMD cannot be
+executed, 127 there is no CMD; without CMD 0 opened, 1 denied or failed, 2 unusable input, 3 no broker
+"""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Open what `arguments` name, and run their command with it."""
+    words = list(arguments)
+    # Everything behind "--" is the command's, whatever it looks like.
+    command = words[words.index("--") + 1 :] if "--" in words else []
+    options = _parser().parse_args(words[: words.index("--")] if "--" in words else words)
+    rights = [word for word in options.access.split(",") if word]
+    try:
+        with connect(options.socket) as client:
+            with client.open_fd(options.path, rights, flags=options.flag) as fd:
+                if command:
+                    return _run(client, fd, command, options.listen_fds)
+                return _show(fd, options.path, options.json)
+    except StartError as error:
+        print(f"fdbroker open: {error}", file=sys.stderr)
+        return error.exit_status
+    except (BrokerError, OSError) as error:
+        print(f"fdbroker open: {_explained(error, options.path)}", file=sys.stderr)
+        return OWN_TROUBLE if command else _status(error)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="fdbroker open", usage="fdbroker open PATH --access RIGHTS [options] [-- CMD …]",
+        description="Open one file or device through the broker; CMD gets it as its standard input.",
+        epilog=_EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("path", metavar="PATH", help="absolute path of the file or device")
+    parser.add_argument("--access", metavar="RIGHTS", required=True, help="the rights needed, as in read,write")
+    parser.add_argument("--flag", metavar="FLAG", action="append", default=[],
+                        help="an open flag that changes no right: direct, dsync, excl, nofollow, nonblock, sync")
+    parser.add_argument("--socket", metavar="PATH", help="the broker's socket")
+    parser.add_argument("--listen-fds", action="store_true",
+                        help="pass it as fd 3 with LISTEN_FDS (sd_listen_fds(3)) and leave standard input alone")
+    parser.add_argument("--json", action="store_true", help="without CMD: print one JSON object")
+    return parser
+
+
+def _show(fd: OwnedFd, path: str, as_json: bool) -> int:
+    if as_json:
+        print(json.dumps({"path": path, "grant": fd.grant, "rights": fd.rights}))
+    else:
+        print(f"{path}: opened with {', '.join(fd.rights)} (grant {fd.grant})")
+    return 0
+
+
+def _run(client: Client, fd: OwnedFd, command: list[str], listen_fds: bool) -> int:
+    """Run `command` with the fd. The connection stays here: its end would end the grant."""
+    place = _LISTEN_FDS_START if listen_fds else 0
+
+    def place_fd(environment: dict[str, str]) -> None:
+        if environment.get("FDBROKER_FD") == str(place):
+            # An inherited connection has the number that the fd must get: it moves.
+            moved = os.dup(place)
+            os.set_inheritable(moved, True)
+            environment["FDBROKER_FD"] = str(moved)
+        os.dup2(fd.fileno(), place)
+        os.set_inheritable(place, True)
+        if listen_fds:
+            environment |= {"LISTEN_FDS": "1", "LISTEN_PID": str(os.getpid()), "LISTEN_FDNAMES": "fdbroker"}
+
+    with SignalForwarder() as signals:
+        with spawn(command, place_fd, signals.original_mask) as child:
+            return wait_with_signals(child, signals)
+
+
+def _explained(error: Exception, path: str) -> str:
+    if isinstance(error, Denied):
+        return f"{path}: denied by the broker's policy; its administrator sees why in the audit"
+    if isinstance(error, OSError) and not isinstance(error, BrokerError):
+        return f"{path}: allowed, but the open failed: {error.strerror}"
+    return str(error)
+
+
+def _status(error: Exception) -> int:
+    if isinstance(error, RequestError):
+        return _UNUSABLE
+    if isinstance(error, NoBroker):
+        return _NO_BROKER
+    return _NO

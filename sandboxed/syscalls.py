@@ -1,0 +1,193 @@
+"""The system calls that no kept library wraps whole.
+
+One small function per call, named after it. Each raises OSError with the call and its arguments in the
+message, so that a log line says what was tried. Flags that are always right (O_CLOEXEC, O_NOCTTY) are
+forced here. Policy, retries and the meaning of a failure belong to the callers.
+"""
+
+import ctypes
+import os
+from collections.abc import Iterable
+
+# x86-64 and every architecture that got its numbers after 2011 share these (asm-generic/unistd.h).
+_NR_PIDFD_SEND_SIGNAL = 424
+_NR_CLOSE_RANGE = 436
+_NR_OPENAT2 = 437
+_NR_LANDLOCK_CREATE_RULESET = 444
+_NR_LANDLOCK_ADD_RULE = 445
+_NR_LANDLOCK_RESTRICT_SELF = 446
+
+AT_FDCWD = -100
+
+# linux/openat2.h
+RESOLVE_NO_XDEV = 0x01
+RESOLVE_NO_MAGICLINKS = 0x02
+RESOLVE_NO_SYMLINKS = 0x04
+RESOLVE_BENEATH = 0x08
+RESOLVE_IN_ROOT = 0x10
+
+# linux/prctl.h, those that python-prctl does not have
+PR_CAP_AMBIENT = 47
+PR_CAP_AMBIENT_CLEAR_ALL = 4
+
+LANDLOCK_CREATE_RULESET_VERSION = 1
+LANDLOCK_RULE_PATH_BENEATH = 1
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_syscall = _libc.syscall
+_syscall.restype = ctypes.c_long
+
+
+def _failed(call: str, error: int | None = None) -> OSError:
+    error = ctypes.get_errno() if error is None else error
+    return OSError(error, f"{call}: {os.strerror(error)}")
+
+
+class _OpenHow(ctypes.Structure):
+    """struct open_how, linux/openat2.h."""
+
+    _fields_ = (("flags", ctypes.c_uint64), ("mode", ctypes.c_uint64), ("resolve", ctypes.c_uint64))
+
+
+_OPEN_HOW_SIZE = ctypes.c_size_t(ctypes.sizeof(_OpenHow))
+_OPENAT2 = ctypes.c_long(_NR_OPENAT2)
+_hows: dict[tuple[int, int, int], object] = {}
+
+
+def openat2(directory: int, path: bytes, flags: int, resolve: int, mode: int = 0) -> int:
+    """Open `path` relative to the fd `directory` and return the new fd; see openat2(2).
+
+    O_CLOEXEC and O_NOCTTY are always added (not to O_PATH, which refuses O_NOCTTY).
+    """
+    key = (flags, resolve, mode)
+    how = _hows.get(key)
+    if how is None:
+        forced = os.O_CLOEXEC if flags & os.O_PATH else os.O_CLOEXEC | os.O_NOCTTY
+        how = _hows[key] = ctypes.byref(_OpenHow(flags | forced, mode, resolve))
+    fd: int = _syscall(_OPENAT2, directory, path, how, _OPEN_HOW_SIZE)
+    if fd < 0:
+        raise _failed(f"openat2({directory}, {path!r}, flags={flags:#o}, resolve={resolve:#x})")
+    return fd
+
+
+class _StatFs(ctypes.Structure):
+    """struct statfs of the 64-bit architectures, as far as it is needed; the tail is room for the rest."""
+
+    _fields_ = (("f_type", ctypes.c_long), ("rest", ctypes.c_char * 248))
+
+
+_fstatfs = _libc.fstatfs
+_fstatfs.argtypes = (ctypes.c_int, ctypes.POINTER(_StatFs))
+
+
+def fstatfs_type(fd: int) -> int:
+    """The magic number of the file system that `fd` lies on; see statfs(2)."""
+    answer = _StatFs()
+    if _fstatfs(fd, ctypes.byref(answer)) != 0:
+        raise _failed(f"fstatfs({fd})")
+    return answer.f_type & 0xFFFFFFFF
+
+
+def close_range(first: int, last: int) -> None:
+    """Close every fd from `first` to `last`, both included; see close_range(2)."""
+    if _syscall(ctypes.c_long(_NR_CLOSE_RANGE), ctypes.c_uint(first), ctypes.c_uint(last), 0) != 0:
+        raise _failed(f"close_range({first}, {last})")
+
+
+def close_all_but(keep: Iterable[int]) -> None:
+    """Close every fd of this process except those in `keep`."""
+    first = 0
+    for fd in sorted(set(keep)):
+        if fd > first:
+            close_range(first, fd - 1)
+        first = fd + 1
+    close_range(first, 0xFFFFFFFF)
+
+
+def prctl(option: int, *arguments: int) -> int:
+    """prctl(2), for the options that python-prctl does not have."""
+    padded = [ctypes.c_ulong(argument) for argument in (*arguments, 0, 0, 0, 0)[:4]]
+    result: int = _libc.prctl(ctypes.c_int(option), *padded)
+    if result < 0:
+        raise _failed(f"prctl({option}, {', '.join(map(str, arguments))})")
+    return result
+
+
+_SIGSET_BYTES = 128
+_SFD_FLAGS = os.O_CLOEXEC | os.O_NONBLOCK
+
+
+def signalfd(signals: Iterable[int]) -> int:
+    """A non-blocking fd that yields a 128-byte signalfd_siginfo for each of `signals`; see signalfd(2).
+
+    The caller blocks the signals first (signal.pthread_sigmask).
+    """
+    mask = 0
+    for number in signals:
+        mask |= 1 << (number - 1)
+    sigset = ctypes.create_string_buffer(mask.to_bytes(_SIGSET_BYTES, "little"), _SIGSET_BYTES)
+    fd: int = _libc.signalfd(-1, sigset, _SFD_FLAGS)
+    if fd < 0:
+        raise _failed("signalfd(-1)")
+    return fd
+
+
+_getsockopt = _libc.getsockopt
+
+
+def getsockopt_bytes(fd: int, level: int, option: int, size: int) -> bytes:
+    """Like socket.getsockopt, for answers of more than the 1,024 bytes that CPython allows there."""
+    buffer = ctypes.create_string_buffer(size)
+    length = ctypes.c_uint(size)
+    if _getsockopt(fd, level, option, buffer, ctypes.byref(length)) != 0:
+        raise _failed(f"getsockopt({fd}, {level}, {option}, {size})")
+    return buffer.raw[: length.value]
+
+
+class LandlockRulesetAttr(ctypes.Structure):
+    """struct landlock_ruleset_attr, linux/landlock.h (ABI 6)."""
+
+    _fields_ = (
+        ("handled_access_fs", ctypes.c_uint64),
+        ("handled_access_net", ctypes.c_uint64),
+        ("scoped", ctypes.c_uint64),
+    )
+
+
+class _LandlockPathBeneathAttr(ctypes.Structure):
+    _pack_ = 1
+    _fields_ = (("allowed_access", ctypes.c_uint64), ("parent_fd", ctypes.c_int32))
+
+
+def landlock_abi() -> int:
+    """The kernel's Landlock ABI, 0 where Landlock is not built in or not switched on."""
+    version: int = _syscall(
+        ctypes.c_long(_NR_LANDLOCK_CREATE_RULESET), None, ctypes.c_size_t(0), LANDLOCK_CREATE_RULESET_VERSION
+    )
+    return max(version, 0)
+
+
+def landlock_create_ruleset(attr: LandlockRulesetAttr, size: int) -> int:
+    """A new ruleset's fd. `size` is what the kernel's ABI knows of `attr`; see landlock_create_ruleset(2)."""
+    fd: int = _syscall(
+        ctypes.c_long(_NR_LANDLOCK_CREATE_RULESET), ctypes.byref(attr), ctypes.c_size_t(size), 0
+    )
+    if fd < 0:
+        raise _failed(f"landlock_create_ruleset(fs={attr.handled_access_fs:#x}, size={size})")
+    return fd
+
+
+def landlock_add_path_beneath(ruleset: int, parent: int, access: int) -> None:
+    """Allow `access` below the O_PATH fd `parent`; see landlock_add_rule(2)."""
+    attr = _LandlockPathBeneathAttr(access, parent)
+    result = _syscall(
+        ctypes.c_long(_NR_LANDLOCK_ADD_RULE), ruleset, LANDLOCK_RULE_PATH_BENEATH, ctypes.byref(attr), 0
+    )
+    if result != 0:
+        raise _failed(f"landlock_add_rule({ruleset}, {parent}, {access:#x})")
+
+
+def landlock_restrict_self(ruleset: int) -> None:
+    """Confine this thread for ever; needs no_new_privs. See landlock_restrict_self(2)."""
+    if _syscall(ctypes.c_long(_NR_LANDLOCK_RESTRICT_SELF), ruleset, 0) != 0:
+        raise _failed(f"landlock_restrict_self({ruleset})")
