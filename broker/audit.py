@@ -14,7 +14,8 @@ from collections.abc import Callable
 
 from broker.limits import AUDIT_PIPE_BYTES, RECORD_BYTES
 
-_READ_BYTES = 256 * 1024
+# Below what malloc takes from the kernel and gives back each time.
+_READ_BYTES = 64 * 1024
 
 
 class AuditLog:
@@ -29,7 +30,6 @@ class AuditLog:
         self._complain = complain
         self._clock = clock
         self._number = 0
-        self._stamp = (0, "")
         self._partial = b""
         self._unwritten = b""
         self._failing = False
@@ -50,13 +50,14 @@ class AuditLog:
         if len(self._partial) > RECORD_BYTES:
             self._partial = b""
             self._complain("the worker sent an audit record without end; it was dropped")
-        self._unwritten += b"".join([self._line(line) for line in lines if line])
+        stamp = self._now()
+        self._unwritten += b"".join([self._line(line, stamp) for line in lines if line])
         self.flush()
         return bool(data)
 
     def write(self, record: bytes) -> None:
         """Write a record of the supervisor's own."""
-        self._unwritten += self._line(record)
+        self._unwritten += self._line(record, self._now())
         self.flush()
 
     def flush(self) -> None:
@@ -76,16 +77,14 @@ class AuditLog:
             self._failing = False
             self._complain("the audit is written again")
 
-    def _line(self, record: bytes) -> bytes:
+    def _line(self, record: bytes, stamp: bytes) -> bytes:
         self._number += 1
-        return b'{"seq":%d,"time":"%s",%s\n' % (self._number, self._now().encode(), record[1:])
+        return b'{"seq":%d,"time":"%b",%b\n' % (self._number, stamp, record[1:])
 
-    def _now(self) -> str:
+    def _now(self) -> bytes:
         """The time in UTC with microseconds, RFC 3339."""
         seconds, rest = divmod(self._clock(), 1)
-        if self._stamp[0] != int(seconds):
-            self._stamp = (int(seconds), time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)))
-        return f"{self._stamp[1]}.{int(rest * 1_000_000):06d}Z"
+        return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{int(rest * 1_000_000):06d}Z".encode()
 
 
 def open_audit(path: str) -> int:

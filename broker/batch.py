@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from broker.opener import TOO_MANY_SLOW, Opener, Outcome, Plan
-from broker.service import Answer, Client, Decided, Service
+from broker.service import Answer, Client, Service, Tally
 from broker.walk import MayBlock
 
 if TYPE_CHECKING:
@@ -21,31 +21,29 @@ class Batch:
         self._client = client
         self._plans = plans
         self._started = started
-        self._decided: list[Decided] = []
-        self._fds = 0
+        self._tally = Tally()
 
     def run(self, connection: Connection) -> Answer | None:
         """Decide what is left and return the answer, or None when it comes later, by connection.answer_late()."""
-        for plan in self._plans[len(self._decided):]:
-            decided = self._service.decide_known(self._client, plan, self._fds, self._started)
-            if decided is None:
-                try:
-                    outcome = self._opener.open(plan)
-                except MayBlock:
-                    if connection.open_elsewhere(plan, lambda late: self._late(connection, late)):
-                        return None
-                    outcome = TOO_MANY_SLOW
-                decided = self._service.decide(self._client, plan, outcome, self._fds, self._started)
-            self._add(decided)
-        return self._service.answer_open_many(self._client, self._decided)
+        service, client, tally, started = self._service, self._client, self._tally, self._started
+        open_known = self._opener.open_known
+        for plan in self._plans[len(tally.results):]:
+            fd = open_known(plan)
+            if fd >= 0:
+                service.tally_known(client, tally, plan, fd, started)
+                continue
+            try:
+                outcome = self._opener.open(plan)
+            except MayBlock:
+                if connection.open_elsewhere(plan, lambda late: self._late(connection, late)):
+                    return None
+                outcome = TOO_MANY_SLOW
+            service.tally(client, tally, plan, outcome, started)
+        return service.answer_open_many(client, tally)
 
     def _late(self, connection: Connection, outcome: Outcome) -> None:
-        plan = self._plans[len(self._decided)]
-        self._add(self._service.decide(self._client, plan, outcome, self._fds, self._started))
+        plan = self._plans[len(self._tally.results)]
+        self._service.tally(self._client, self._tally, plan, outcome, self._started)
         answer = self.run(connection)
         if answer is not None:
             connection.answer_late(answer)
-
-    def _add(self, decided: Decided) -> None:
-        self._decided.append(decided)
-        self._fds += decided.fd >= 0

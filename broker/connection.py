@@ -10,37 +10,46 @@ Rules that this module enforces:
 
 import errno
 import fcntl
+import os
 import select
 import socket
 import struct
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import Enum, auto
 
 from broker import messages
 from broker.batch import Batch
 from broker.helpers import Helpers
-from broker.messages import PREFIX, Asked, InvalidCall, InvalidParameter
+from broker.messages import PREFIX, InvalidCall, InvalidParameter
 from broker.opener import TOO_MANY_SLOW, Opener, Outcome, Plan
-from broker.service import Answer, Client, Service, invalid_parameter, not_implemented, send_failed
+from broker.service import Answer, Client, Service, Tally, audit_busy, invalid_parameter, not_implemented, send_failed
 from broker.walk import MayBlock
 from sandboxed.descriptors import close_all
 from sandboxed.errors import MessageTooLong
-from sandboxed.limits import MESSAGE_BYTES
-from sandboxed.wire import MessageDecoder
+from sandboxed.wire import NUL, MessageDecoder
 
 _OPEN = f"{PREFIX}.Open"
 _OPEN_MANY = f"{PREFIX}.OpenMany"
 
 # Room for one ucred and nothing else: with more, the kernel would install fds that a client sent.
 _UCRED = struct.Struct("iII")
+_ONE_FD = struct.Struct("i")
 _CONTROL_BYTES = socket.CMSG_SPACE(_UCRED.size)
 
 # SIOCOUTQ of unix(7): zero when the peer has read all that was sent.
 _SIOCOUTQ = 0x5411
 _NOTHING = bytes(4)
 
-_SEND_FLAGS = socket.MSG_NOSIGNAL | socket.MSG_DONTWAIT
+# Plain numbers: an operator of the socket module's enums costs a microsecond.
+_SEND_FLAGS = int(socket.MSG_NOSIGNAL | socket.MSG_DONTWAIT)
+_CONTROL_TRUNCATED = int(socket.MSG_CTRUNC)
+_SOL_SOCKET = int(socket.SOL_SOCKET)
+_SCM_RIGHTS = int(socket.SCM_RIGHTS)
+_IN = select.EPOLLIN
+
+# Bytes of one read. Most calls are smaller, and a longer one takes several reads.
+RECEIVE_BYTES = 8192
 
 
 class State(Enum):
@@ -52,6 +61,8 @@ class State(Enum):
     HELPER = auto()     # an open is under way in a process of its own
     CLOSED = auto()
 
+
+_CALL = State.CALL
 
 # What the event loop watches for in each state. Edge-triggered where the socket stays writable while we wait:
 # the kernel reports every read of the peer.
@@ -72,20 +83,20 @@ class Shared:
         self.opener = opener
         self.helpers = helpers
         self.watch_helper = watch_helper
-        # One buffer for all: 64 KiB for each of a thousand connections would be 60 MiB.
-        self.buffer = memoryview(bytearray(MESSAGE_BYTES + 1))
+        self.unread = bytearray(4)      # for ioctl()
 
 
 class Connection:
     """One client, from its connection to its end."""
 
-    __slots__ = ("_answered", "_changed", "_decoder", "_held", "_output", "_shared", "_socket", "_ucred",
+    __slots__ = ("_answered", "_changed", "_decoder", "_held", "_output", "_recvmsg", "_shared", "_socket", "_ucred",
                  "client", "fd", "state")
 
     def __init__(self, connection: socket.socket, client: Client, shared: Shared,
                  changed: Callable[["Connection"], None]) -> None:
         """Take over `connection`, non-blocking and with SO_PASSCRED. `changed` is told of each new state."""
         self._socket = connection
+        self._recvmsg = connection.recvmsg
         self._shared = shared
         self._changed = changed
         self._decoder = MessageDecoder()
@@ -102,7 +113,7 @@ class Connection:
     def handle(self, events: int) -> None:
         """Do what `events` of the event loop make possible."""
         state = self.state
-        if state is State.CALL and events & select.EPOLLIN:
+        if state is _CALL and events & _IN:
             self._receive()
         elif events & (select.EPOLLHUP | select.EPOLLERR):
             self.close()
@@ -126,30 +137,31 @@ class Connection:
     # --- receiving ---------------------------------------------------------------------------------------
 
     def _receive(self) -> None:
-        buffer = self._shared.buffer
         try:
-            size, control, flags, _ = self._socket.recvmsg_into((buffer,), _CONTROL_BYTES)
+            data, control, flags, _ = self._recvmsg(RECEIVE_BYTES, _CONTROL_BYTES)
         except BlockingIOError:
             return
         except OSError:
             return self.close()
-        if size == 0:
+        if not data:
             return self.close()
-        if (len(control) != 1 or control[0][2] != self._ucred or flags & socket.MSG_CTRUNC) and not (
+        if (len(control) != 1 or control[0][2] != self._ucred or flags & _CONTROL_TRUNCATED) and not (
             self._sender_is_connector(control, flags)
         ):
             return None
-        decoder = self._decoder
-        if not len(decoder) and buffer[size - 1] == 0:
-            message = bytes(buffer[: size - 1])
-            if 0 not in message:
-                return self._serve(message)
-        decoder.feed(buffer[:size])
+        # A call that was made before, whole and alone: nothing is left to parse.
+        if not self._decoder.waiting and (plan := self.client.plans.get(data)) is not None:
+            if self._reader_is_behind():
+                self._held = data[:-1]
+                return self._enter(State.READER)
+            started = time.perf_counter_ns()
+            return self._open(plan, started) if type(plan) is Plan else self._open_many(plan, started)
+        self._decoder.feed(data)
         return self._go_on()
 
     def _sender_is_connector(self, control: list[tuple[int, int, bytes]], flags: int) -> bool:
         """Check whose words these are; closes the connection when they are not the connector's."""
-        if flags & socket.MSG_CTRUNC:
+        if flags & _CONTROL_TRUNCATED:
             return self._refuse("file descriptors were sent to the broker")
         if len(control) != 1 or control[0][1] != socket.SCM_CREDENTIALS or len(control[0][2]) != _UCRED.size:
             return self._refuse("the sender's credentials are missing")
@@ -184,12 +196,9 @@ class Connection:
 
     def _serve(self, message: bytes) -> None:
         started = time.perf_counter_ns()
-        if self._answered and fcntl.ioctl(self.fd, _SIOCOUTQ, _NOTHING) != _NOTHING:
+        if self._reader_is_behind():
             self._held = message
             return self._enter(State.READER)
-        plan = self.client.plans.get(message)
-        if plan is not None:
-            return self._open(plan, started)
         try:
             call = messages.decode_call(message)
         except InvalidCall as error:
@@ -199,17 +208,29 @@ class Connection:
             return self._serve_oneway(call.method, call.parameters)
         if call.upgrade:
             return self._answer(not_implemented(call.method))
+        service = self._shared.service
         try:
             if call.method == _OPEN:
-                parameters = messages.decode_parameters(call.parameters, messages.OpenParameters)
-                asked = messages.understand(parameters)
-                return self._open(self._shared.service.plan(self.client, asked, message), started)
+                plan = service.plan(
+                    self.client, messages.decode_parameters(call.parameters, messages.OpenParameters))
+                service.remember(self.client, message + NUL, plan)
+                return self._open(plan, started)
             if call.method == _OPEN_MANY:
-                many = messages.decode_parameters(call.parameters, messages.OpenManyParameters)
-                return self._open_many(messages.understand_many(many), started)
+                requests = messages.decode_many(call.parameters)
+                plans = [service.plan(self.client, request) for request in requests]
+                service.remember(self.client, message + NUL, plans)
+                return self._open_many(plans, started)
         except InvalidParameter as error:
             return self._answer(invalid_parameter(error))
-        return self._answer(self._shared.service.call(self.client, call.method, call.parameters))
+        return self._answer(service.call(self.client, call.method, call.parameters))
+
+    def _reader_is_behind(self) -> bool:
+        """Whether the client has not read the last reply yet."""
+        if not self._answered:
+            return False
+        unread = self._shared.unread
+        fcntl.ioctl(self.fd, _SIOCOUTQ, unread)
+        return unread != _NOTHING
 
     def _serve_oneway(self, method: str, parameters: object) -> None:
         """A call that wants no reply. An open has nowhere to put its fd, so it is refused."""
@@ -219,18 +240,28 @@ class Connection:
             self._shared.service.call(self.client, method, parameters)
 
     def _open(self, plan: Plan, started: int) -> None:
-        service, client = self._shared.service, self.client
-        decided = service.decide_known(client, plan, 0, started)
-        if decided is None:
-            try:
-                outcome = self._shared.opener.open(plan)
-            except MayBlock:
-                if self.open_elsewhere(plan, lambda late: self.answer_late(
-                        service.answer_open(client, service.decide(client, plan, late, 0, started)))):
-                    return None
-                outcome = TOO_MANY_SLOW
-            decided = service.decide(client, plan, outcome, 0, started)
-        return self._answer(service.answer_open(client, decided))
+        fd = self._shared.opener.open_known(plan)
+        if fd < 0:
+            return self._open_unknown(plan, started)
+        reply = self._shared.service.grant_known(self.client, plan, started)
+        if reply is None:
+            os.close(fd)
+            return self._answer(audit_busy())
+        return self._send(reply, (fd,))
+
+    def _open_unknown(self, plan: Plan, started: int) -> None:
+        try:
+            outcome = self._shared.opener.open(plan)
+        except MayBlock:
+            if self.open_elsewhere(plan, lambda late: self.answer_late(self._decided(plan, late, started))):
+                return None
+            outcome = TOO_MANY_SLOW
+        return self._answer(self._decided(plan, outcome, started))
+
+    def _decided(self, plan: Plan, outcome: Outcome, started: int) -> Answer:
+        service, tally = self._shared.service, Tally()
+        service.tally(self.client, tally, plan, outcome, started)
+        return service.answer_open(self.client, tally)
 
     def open_elsewhere(self, plan: Plan, done: Callable[[Outcome], None]) -> bool:
         """Open in a process of its own, for this one must not wait; `done` gets the outcome. False at the limit."""
@@ -251,42 +282,42 @@ class Connection:
         if self.state is State.CALL:
             self._go_on()
 
-    def _open_many(self, requests: list[Asked], started: int) -> None:
-        service, client = self._shared.service, self.client
-        plans = [client.plans.get(asked) or service.plan(client, asked, asked) for asked in requests]
-        answer = Batch(service, self._shared.opener, client, plans, started).run(self)
+    def _open_many(self, plans: list[Plan], started: int) -> None:
+        answer = Batch(self._shared.service, self._shared.opener, self.client, plans, started).run(self)
         if answer is not None:
             self._answer(answer)
 
     # --- sending -----------------------------------------------------------------------------------------
 
     def _answer(self, answer: Answer) -> None:
+        self._send(answer.data, answer.fds)
+
+    def _send(self, data: bytes, fds: Sequence[int]) -> None:
         """Send a reply; its fds are closed here whatever becomes of it."""
         try:
-            if answer.fds:
-                rights = struct.pack(f"{len(answer.fds)}i", *answer.fds)
-                sent = self._socket.sendmsg(
-                    (answer.data,), ((socket.SOL_SOCKET, socket.SCM_RIGHTS, rights),), _SEND_FLAGS)
+            if fds:
+                rights = _ONE_FD.pack(fds[0]) if len(fds) == 1 else struct.pack(f"{len(fds)}i", *fds)
+                sent = self._socket.sendmsg((data,), ((_SOL_SOCKET, _SCM_RIGHTS, rights),), _SEND_FLAGS)
             else:
-                sent = self._socket.send(answer.data, _SEND_FLAGS)
+                sent = self._socket.send(data, _SEND_FLAGS)
         except BlockingIOError:
             # Only an unread reply can fill the socket, and there is none.
             sent = 0
         except OSError as error:
-            return self._not_sent(answer, error)
+            return self._not_sent(fds, error)
         finally:
-            close_all(answer.fds)
+            close_all(fds)
         self._answered = True
-        if sent != len(answer.data):
-            if answer.fds and sent == 0:
+        if sent != len(data):
+            if fds and sent == 0:
                 return self.close()
-            self._output = answer.data[sent:]
+            self._output = data[sent:]
             self._enter(State.ROOM)
         return None
 
-    def _not_sent(self, answer: Answer, error: OSError) -> None:
+    def _not_sent(self, fds: Sequence[int], error: OSError) -> None:
         # An ordinary user's fds in flight are limited (RLIMIT_NOFILE): this reply can be refused, not the client.
-        if error.errno == errno.ETOOMANYREFS and answer.fds:
+        if error.errno == errno.ETOOMANYREFS and fds:
             return self._answer(send_failed())
         return self.close()
 

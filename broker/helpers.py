@@ -98,47 +98,47 @@ class Helpers:
         self._opener = opener
         self._policy = policy
         self._clock = clock
-        self._running: dict[int, Helper] = {}
+        self.running: dict[int, Helper] = {}     # by the fd to watch
 
     def start(self, plan: Plan, done: Callable[[Outcome], None]) -> int | None:
         """Start the open of `plan` and return the fd to watch, or None at the limit."""
-        mine = sum(helper.uid == plan.peer.uid for helper in self._running.values())
-        if len(self._running) >= HELPERS or mine >= HELPERS_PER_UID:
+        mine = sum(helper.uid == plan.peer.uid for helper in self.running.values())
+        if len(self.running) >= HELPERS or mine >= HELPERS_PER_UID:
             return None
         try:
             helper = Helper(plan, self._opener, self._policy, done, self._clock() + HELPER_SECONDS)
         except OSError:
             return None
-        self._running[helper.socket.fileno()] = helper
+        self.running[helper.socket.fileno()] = helper
         return helper.socket.fileno()
 
     def finish(self, fd: int) -> None:
         """The child behind `fd` has answered or died: hand on what came of it."""
-        helper = self._running.pop(fd)
+        helper = self.running.pop(fd)
         outcome = helper.outcome()
         helper.end()
         helper.done(outcome)
 
     def next_deadline(self) -> float | None:
         """When the next child has to be ended, on the given clock."""
-        return min((helper.deadline for helper in self._running.values()), default=None)
+        return min((helper.deadline for helper in self.running.values()), default=None)
 
     def overdue(self) -> list[int]:
         """The fds of the children whose time is up."""
         now = self._clock()
-        return [fd for fd, helper in self._running.items() if helper.deadline <= now]
+        return [fd for fd, helper in self.running.items() if helper.deadline <= now]
 
     def give_up(self, fd: int) -> None:
         """End the child behind `fd` and report ETIMEDOUT."""
-        helper = self._running.pop(fd)
+        helper = self.running.pop(fd)
         helper.end()
         helper.done(_failed(errno.ETIMEDOUT))
 
     def end_all(self) -> None:
         """End every child."""
-        for helper in self._running.values():
+        for helper in self.running.values():
             helper.end()
-        self._running.clear()
+        self.running.clear()
 
 
 def _failed(number: int) -> Outcome:

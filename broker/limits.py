@@ -19,8 +19,13 @@ UNREAD_REPLY_BYTES = 64 * 1024
 # releases must not grow the broker. The oldest is forgotten first; its fd is not affected.
 GRANTS_PER_CONNECTION = 4096
 
-# Prepared requests remembered for one identity, and identities. They are cheap to make again.
-PLANS_PER_PEER = 4096
+# Bytes of prepared requests that are remembered in all, of one message that may be, and what a plan takes
+# besides. All are cheap to make again: at the limit all are forgotten.
+PLANS_BYTES = 16 * 1024 * 1024
+PLANNED_BYTES = 8192
+PLAN_BYTES = 2048
+
+# Identities whose requests are remembered.
 PEERS = 1024
 
 # Processes that make opens which may block: in all, and for one uid, so that a dead mount

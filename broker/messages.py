@@ -6,6 +6,7 @@ a client can get wrong ends in `InvalidCall` (the connection's end) or `InvalidP
 
 import os
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -50,13 +51,13 @@ class _Call(msgspec.Struct):
     upgrade: bool | None = None
 
 
-class OpenParameters(msgspec.Struct, forbid_unknown_fields=True):
-    """The parameters of Open, and of each request of OpenMany."""
+class OpenParameters(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """The parameters of Open, and of each request of OpenMany. Equal ones mean the same request."""
 
     path: str
-    access: list[str]
-    optional: list[str] | None = None
-    flags: list[str] | None = None
+    access: tuple[str, ...]
+    optional: tuple[str, ...] | None = None
+    flags: tuple[str, ...] | None = None
     mode: int | None = None
 
 
@@ -139,17 +140,18 @@ def understand(parameters: OpenParameters) -> Asked:
         if word not in FLAGS:
             raise InvalidParameter("flags")
         flags |= FLAGS[word]
-    return Asked(parameters.path, needed, _rights("optional", parameters.optional or []), flags)
+    return Asked(parameters.path, needed, _rights("optional", parameters.optional or ()), flags)
 
 
-def understand_many(parameters: OpenManyParameters) -> list[Asked]:
-    """What each request of an OpenMany asks for. Raises InvalidParameter, also for too many."""
-    if len(parameters.requests) > BATCH_REQUESTS:
+def decode_many(raw: msgspec.Raw) -> list[OpenParameters]:
+    """The requests of an OpenMany. Raises InvalidParameter, also for too many."""
+    requests: list[OpenParameters] = decode_parameters(raw, OpenManyParameters).requests
+    if len(requests) > BATCH_REQUESTS:
         raise InvalidParameter("requests")
-    return [understand(request) for request in parameters.requests]
+    return requests
 
 
-def understand_rights(words: list[str]) -> Rights:
+def understand_rights(words: Sequence[str]) -> Rights:
     """The rights that Check asks about. Raises InvalidParameter."""
     rights = _rights("access", words)
     if not rights:
@@ -157,7 +159,7 @@ def understand_rights(words: list[str]) -> Rights:
     return rights
 
 
-def _rights(parameter: str, words: list[str]) -> Rights:
+def _rights(parameter: str, words: Sequence[str]) -> Rights:
     try:
         return parse_rights(words)
     except ValueError as error:

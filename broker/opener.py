@@ -12,7 +12,6 @@ and the fd is used only if it is the same object, of the same kind, as the one t
 """
 
 import errno
-import fcntl
 import os
 import stat
 from typing import NamedTuple
@@ -28,7 +27,14 @@ from broker.walk import (
     WalkRefused,
 )
 from policy import FileType, Object, Peer, Policy, Request, Rights, Rule, Verdict, rights_words
-from sandboxed.syscalls import RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, openat2
+from sandboxed.syscalls import (
+    AT_FDCWD,
+    OPEN_HOW_SIZE,
+    RESOLVE_NO_MAGICLINKS,
+    RESOLVE_NO_SYMLINKS,
+    open_how,
+    openat2_or_negative,
+)
 
 _TYPES = {
     stat.S_IFREG: FileType.FILE,
@@ -63,20 +69,16 @@ TOO_MANY_SLOW = Outcome("busy", reason="slow opens")
 class _Known(NamedTuple):
     """An object that was decided on, and what an open of its name must find."""
 
-    device: int
-    inode: int
-    number: int
-    kind: int
-    links: int
-    owner: int
-    open_flags: int
-    outcome: Outcome
+    how: object         # for openat2
+    blocking: bool      # what the client gets, whatever we open with
+    identity: tuple[int, ...]   # mode, inode, device, links and owner
+    number: int                 # of the device
 
 
 class Plan:
     """One request of one identity: what is the same each time that it is made."""
 
-    __slots__ = ("asked", "asked_fields", "known", "outcome_fields", "path", "peer", "request", "reply_tail")
+    __slots__ = ("asked", "asked_fields", "known", "known_fields", "path", "peer", "request", "reply_tail")
 
     def __init__(self, asked: Asked, peer: Peer) -> None:
         self.asked = asked
@@ -85,7 +87,7 @@ class Plan:
         self.path = b""
         self.known: _Known | None = None
         # The part of the audit record and of the reply that a known object makes the same each time.
-        self.outcome_fields = b""
+        self.known_fields = b""
         self.reply_tail = b""
         self.asked_fields = fields(_described(asked))
 
@@ -113,25 +115,18 @@ class Opener:
         known = plan.known
         if known is None:
             return -1
-        try:
-            fd = openat2(-100, plan.path, known.open_flags | os.O_NONBLOCK, _DIRECT)
-        except OSError:
+        fd: int = openat2_or_negative(AT_FDCWD, plan.path, known.how, OPEN_HOW_SIZE)
+        if fd < 0:
             plan.known = None
             return -1
         status = os.fstat(fd)
-        if (
-            status.st_ino != known.inode
-            or status.st_rdev != known.number
-            or status.st_dev != known.device
-            or stat.S_IFMT(status.st_mode) != known.kind
-            or status.st_nlink != known.links
-            or status.st_uid != known.owner
-        ):
+        # The first five are mode, inode, device, links and owner.
+        if status[:5] != known.identity or status.st_rdev != known.number:
             os.close(fd)
             plan.known = None
             return -1
-        if not known.open_flags & os.O_NONBLOCK:
-            fcntl.fcntl(fd, fcntl.F_SETFL, known.open_flags)
+        if known.blocking:
+            os.set_blocking(fd, True)
         return fd
 
     def open(self, plan: Plan) -> Outcome:
@@ -214,9 +209,10 @@ class Opener:
             return
         status = walked.status
         plan.path = os.fsencode(plan.request.path)
-        plan.known = _Known(status.st_dev, status.st_ino, status.st_rdev, stat.S_IFMT(status.st_mode),
-                            status.st_nlink, status.st_uid, flags, outcome._replace(fd=-1))
-        plan.outcome_fields = outcome_fields(outcome)
+        plan.known = _Known(
+            open_how(flags | os.O_NONBLOCK, _DIRECT), not flags & os.O_NONBLOCK,
+            status[:5], status.st_rdev)
+        plan.known_fields = plan.asked_fields + outcome_fields(outcome)
         plan.reply_tail = reply_tail(outcome)
 
 
@@ -234,7 +230,7 @@ def _reopen(walked: Walked, flags: int) -> int:
         if after.st_nlink == 0 and before.st_rdev:
             raise OSError(errno.ENODEV, "the device is gone")
         if not flags & os.O_NONBLOCK:
-            fcntl.fcntl(fd, fcntl.F_SETFL, flags)
+            os.set_blocking(fd, True)
     except BaseException:
         os.close(fd)
         raise

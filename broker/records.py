@@ -82,7 +82,7 @@ class RefusalLimit:
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._buckets: dict[int | None, tuple[float, float]] = {}
-        self._unwritten: dict[int | None, int] = {}
+        self.unwritten: dict[int | None, int] = {}   # the refusals of each uid that were only counted
 
     def admits(self, uid: int | None) -> bool:
         """Whether this refusal is to be written; if not, it is counted."""
@@ -91,19 +91,15 @@ class RefusalLimit:
         tokens = min(REFUSALS_BURST, tokens + (now - since) * REFUSALS_PER_SECOND)
         if tokens < 1:
             self._buckets[uid] = (tokens, now)
-            self._unwritten[uid] = self._unwritten.get(uid, 0) + 1
+            self.unwritten[uid] = self.unwritten.get(uid, 0) + 1
             return False
         self._buckets[uid] = (tokens - 1, now)
         return True
 
-    @property
-    def has_unwritten(self) -> bool:
-        """Whether there is a count to write."""
-        return bool(self._unwritten)
-
     def take_unwritten(self) -> dict[int | None, int]:
-        """The refusals of each uid that were only counted, and start counting anew."""
-        counts, self._unwritten = self._unwritten, {}
+        """The counts, which start anew."""
+        counts = dict(self.unwritten)
+        self.unwritten.clear()
         # A full bucket is what an unknown uid has: forget it.
         now = self._clock()
         self._buckets = {

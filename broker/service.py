@@ -7,15 +7,16 @@ and each decision becomes an audit record before its fd may leave.
 import errno
 import itertools
 import time
-from collections.abc import Callable, Hashable, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import sandboxed
 
 from broker import messages
-from broker.limits import GRANTS_PER_CONNECTION, PEERS, PLANS_PER_PEER
-from broker.messages import PREFIX, Asked, InvalidParameter
+from broker.limits import GRANTS_PER_CONNECTION, PEERS, PLAN_BYTES, PLANNED_BYTES, PLANS_BYTES
+from broker.messages import PREFIX, InvalidParameter, OpenParameters
 from broker.opener import Opener, Outcome, Plan, outcome_fields, reply_tail
 from broker.records import AuditPipe, AuditUnavailable, RefusalLimit, fields
 from broker.version import VERSION
@@ -31,36 +32,43 @@ _DESCRIPTIONS = {
 }
 
 
+# What was asked before, by the bytes that asked it: an Open's plan, or an OpenMany's.
+Plans = dict[bytes, "Plan | list[Plan]"]
+
+
 class Answer(NamedTuple):
     """A reply with its NUL, and the fds that ride with it, which belong to the receiver of the answer."""
 
     data: bytes
-    fds: tuple[int, ...] = ()
+    fds: Sequence[int] = ()
 
 
-class Decided(NamedTuple):
-    """A decision that still has to be recorded, and then told."""
+class Tally:
+    """The decisions of one Open or OpenMany: what has to be recorded, and is told only then."""
 
-    record: bytes                       # empty for a refusal that is only counted
-    result: bytes                       # as in OpenMany's results; empty for a refusal
-    fd: int
-    number: int                         # of the grant, 0 for none
-    path: str
-    refusal: Outcome | None = None
+    __slots__ = ("fds", "grants", "records", "refusal", "results")
+
+    def __init__(self) -> None:
+        self.records: list[bytes] = []      # without those that are only counted
+        self.results: list[bytes] = []      # as in OpenMany's reply, one for each decision
+        self.fds: list[int] = []            # open, and ours until they are answered
+        self.grants: list[tuple[int, str]] = []     # number and path
+        self.refusal: Outcome | None = None     # the last one
 
 
 class Client:
     """What the service knows of one connection."""
 
-    __slots__ = ("grants", "number", "peer", "peer_fields", "plans", "uid")
+    __slots__ = ("grants", "number", "open_head", "peer", "peer_fields", "plans", "uid")
 
-    def __init__(self, number: int, peer: Peer, uid: int, shown: dict[str, Any], plans: dict[Hashable, Plan]) -> None:
+    def __init__(self, number: int, peer: Peer, uid: int, shown: dict[str, Any], plans: Plans) -> None:
         self.number = number
         self.peer = peer
         self.uid = uid
         self.peer_fields = fields({"peer": shown})
+        self.open_head = b'{"event":"open",' + self.peer_fields
         self.plans = plans                   # of all connections with this identity
-        self.grants: dict[int, str] = {}     # number → path
+        self.grants: OrderedDict[int, str] = OrderedDict()  # number → path; a dict is slow at losing its first
 
 
 class Service:
@@ -72,7 +80,8 @@ class Service:
         self._audit = audit
         self._grants = itertools.count(1)
         self._connections = itertools.count(1)
-        self._plans: dict[Peer, dict[Hashable, Plan]] = {}
+        self._plans: dict[Peer, Plans] = {}
+        self._planned_bytes = 0
         self.refusals = RefusalLimit(time.monotonic)
 
     def client(self, peer: Peer, uid: int, shown: dict[str, Any]) -> Client:
@@ -83,76 +92,89 @@ class Service:
 
     # --- opening -----------------------------------------------------------------------------------------
 
-    def plan(self, client: Client, asked: Asked, key: Hashable) -> Plan:
-        """The plan for a request, remembered under `key`."""
-        plan = Plan(asked, client.peer)
-        if len(client.plans) >= PLANS_PER_PEER:
-            client.plans.clear()
-        client.plans[key] = plan
-        return plan
+    def plan(self, client: Client, request: OpenParameters) -> Plan:
+        """The plan for a request. Raises InvalidParameter."""
+        return Plan(messages.understand(request), client.peer)
 
-    def decide_known(self, client: Client, plan: Plan, place: int, started: int) -> Decided | None:
-        """The short way: an object that was decided on before. None when the long way must be gone.
+    def remember(self, client: Client, message: bytes, plans: Plan | list[Plan]) -> None:
+        """Keep the plans for an Open or OpenMany that came as `message`, NUL and all."""
+        if len(message) <= PLANNED_BYTES:
+            self._planned_bytes += len(message) + PLAN_BYTES
+            if self._planned_bytes > PLANS_BYTES:
+                for known in self._plans.values():
+                    known.clear()
+                self._planned_bytes = 0
+            client.plans[message] = plans
 
-        `place` is the index that the fd has in the reply, `started` time.perf_counter_ns() when the call came.
+    def grant_known(self, client: Client, plan: Plan, started: int) -> bytes | None:
+        """The reply to an Open whose object was decided on before, and whose fd is open; None without a record.
+
+        `started` is time.perf_counter_ns() when the call came.
         """
-        fd = self._opener.open_known(plan)
-        if fd < 0:
-            return None
         number = next(self._grants)
-        return Decided(
-            b'{"event":"open",%b%b%b"grant":"g%d","us":%d}\n' % (
-                client.peer_fields, plan.asked_fields, plan.outcome_fields, number,
-                (time.perf_counter_ns() - started) // 1000),
-            b'{"fileDescriptor":%d,"grant":"g%d%b' % (place, number, plan.reply_tail), fd, number, plan.asked.path)
+        try:
+            self._audit.write(_known_record(client, plan, number, started))
+        except AuditUnavailable:
+            return None
+        grants = client.grants
+        grants[number] = plan.asked.path
+        if len(grants) > GRANTS_PER_CONNECTION:
+            grants.popitem(last=False)
+        return b'{"parameters":{"fileDescriptor":0,"grant":"g%d%b}\0' % (number, plan.reply_tail)
 
-    def decide(self, client: Client, plan: Plan, outcome: Outcome, place: int, started: int) -> Decided:
-        """The same for what was decided the long way."""
-        number = next(self._grants) if outcome.verdict == "allow" else 0
-        grant = b'"grant":"g%d",' % number if number else b""
-        record = b'{"event":"open",%b%b%b%b"us":%d}\n' % (
-            client.peer_fields, plan.asked_fields, outcome_fields(outcome), grant,
-            (time.perf_counter_ns() - started) // 1000)
-        if number:
-            result = b'{"fileDescriptor":%d,"grant":"g%d%b' % (place, number, reply_tail(outcome))
-            return Decided(record, result, outcome.fd, number, plan.asked.path)
-        if not self.refusals.admits(client.uid):
-            record = b""
-        return Decided(record, b"", -1, 0, "", outcome)
+    def tally_known(self, client: Client, tally: Tally, plan: Plan, fd: int, started: int) -> None:
+        """Add an open of an object that was decided on before; `fd` becomes the tally's."""
+        number = next(self._grants)
+        tally.records.append(_known_record(client, plan, number, started))
+        tally.results.append(b'{"fileDescriptor":%d,"grant":"g%d%b' % (len(tally.fds), number, plan.reply_tail))
+        tally.fds.append(fd)
+        tally.grants.append((number, plan.asked.path))
 
-    def answer_open(self, client: Client, decided: Decided) -> Answer:
-        """The answer to an Open. The record is handed over first."""
-        if not self._hand_over(client, (decided,)):
-            return _busy("audit")
-        if decided.fd >= 0:
-            return Answer(b'{"parameters":%b}\0' % decided.result, (decided.fd,))
-        outcome = decided.refusal
-        if outcome is None or outcome.verdict == "deny":
+    def tally(self, client: Client, tally: Tally, plan: Plan, outcome: Outcome, started: int) -> None:
+        """Add what was decided the long way; an fd becomes the tally's."""
+        if outcome.verdict != "allow":
+            tally.refusal = outcome
+            tally.results.append(_refused_result(outcome))
+            if self.refusals.admits(client.uid):
+                tally.records.append(_record(client, plan, outcome, b"", started))
+            return
+        number = next(self._grants)
+        tally.records.append(_record(client, plan, outcome, b'"grant":"g%d",' % number, started))
+        tally.results.append(
+            b'{"fileDescriptor":%d,"grant":"g%d%b' % (len(tally.fds), number, reply_tail(outcome)))
+        tally.fds.append(outcome.fd)
+        tally.grants.append((number, plan.asked.path))
+
+    def answer_open(self, client: Client, tally: Tally) -> Answer:
+        """The answer to an Open. Its record is handed over first."""
+        if not self._hand_over(client, tally):
+            return audit_busy()
+        refusal = tally.refusal
+        if refusal is None:
+            return Answer(b'{"parameters":%b}\0' % tally.results[0], tally.fds)
+        if refusal.verdict == "deny":
             return _error("Denied")
-        if outcome.verdict == "busy":
-            return _busy(outcome.reason)
-        return _error("OpenFailed", errno=outcome.errno, name=_errno_name(outcome.errno))
+        if refusal.verdict == "busy":
+            return _busy(refusal.reason)
+        return _error("OpenFailed", errno=refusal.errno, name=_errno_name(refusal.errno))
 
-    def answer_open_many(self, client: Client, decided: Sequence[Decided]) -> Answer:
-        """The answer to an OpenMany. All records are handed over first."""
-        if not self._hand_over(client, decided):
-            return _busy("audit")
-        results = b",".join([one.result or _failed_result(one.refusal) for one in decided])
-        return Answer(b'{"parameters":{"results":[%b]}}\0' % results, tuple(one.fd for one in decided if one.fd >= 0))
+    def answer_open_many(self, client: Client, tally: Tally) -> Answer:
+        """The answer to an OpenMany. All its records are handed over first."""
+        if not self._hand_over(client, tally):
+            return audit_busy()
+        return Answer(b'{"parameters":{"results":[%b]}}\0' % b",".join(tally.results), tally.fds)
 
-    def _hand_over(self, client: Client, decided: Sequence[Decided]) -> bool:
+    def _hand_over(self, client: Client, tally: Tally) -> bool:
         """Hand the records over; when that cannot be done, close the fds: nothing is passed without its record."""
         try:
-            self._audit.write(b"".join([one.record for one in decided]))
+            self._audit.write(b"".join(tally.records))
         except AuditUnavailable:
-            close_all([one.fd for one in decided if one.fd >= 0])
+            close_all(tally.fds)
             return False
         grants = client.grants
-        for one in decided:
-            if one.number:
-                if len(grants) >= GRANTS_PER_CONNECTION:
-                    del grants[next(iter(grants))]
-                grants[one.number] = one.path
+        grants.update(tally.grants)
+        while len(grants) > GRANTS_PER_CONNECTION:
+            grants.popitem(last=False)
         return True
 
     # --- records without an fd ---------------------------------------------------------------------------
@@ -248,9 +270,24 @@ _METHODS: dict[str, tuple[type[Any], Callable[[Service, Client, Any], Answer]]] 
 }
 
 
+def _record(client: Client, plan: Plan, outcome: Outcome, grant: bytes, started: int) -> bytes:
+    return b'%b%b%b%b"us":%d}\n' % (client.open_head, plan.asked_fields, outcome_fields(outcome), grant,
+                                   (time.perf_counter_ns() - started) // 1000)
+
+
+def _known_record(client: Client, plan: Plan, number: int, started: int) -> bytes:
+    return b'%b%b"grant":"g%d","us":%d}\n' % (
+        client.open_head, plan.known_fields, number, (time.perf_counter_ns() - started) // 1000)
+
+
 def invalid_parameter(error: InvalidParameter) -> Answer:
     """The answer to a call whose parameter is not what the method takes."""
     return _service_error("InvalidParameter", parameter=error.name)
+
+
+def audit_busy() -> Answer:
+    """The answer to an open whose record could not be handed over."""
+    return _busy("audit")
 
 
 def not_implemented(method: str) -> Answer:
@@ -282,12 +319,10 @@ def _busy(limit: str) -> Answer:
     return _error("Busy", limit=limit)
 
 
-def _failed_result(outcome: Outcome | None) -> bytes:
-    if outcome is None or outcome.verdict == "deny":
-        return b'{"error":"%b.Denied"}' % PREFIX.encode()
-    if outcome.verdict == "busy":
-        return b'{"error":"%b.Busy"}' % PREFIX.encode()
-    return b'{"error":"%b.OpenFailed","errno":%d}' % (PREFIX.encode(), outcome.errno)
+def _refused_result(outcome: Outcome) -> bytes:
+    if outcome.verdict == "failed":
+        return b'{"error":"%b.OpenFailed","errno":%d}' % (PREFIX.encode(), outcome.errno)
+    return b'{"error":"%b.%b"}' % (PREFIX.encode(), b"Busy" if outcome.verdict == "busy" else b"Denied")
 
 
 def _closed(values: dict[str, Any]) -> bytes:

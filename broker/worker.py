@@ -4,6 +4,7 @@ It gets each connection and its identity from the supervisor, never from a clien
 supervisor does. It has no controlling terminal and hears no signal that is typed at one.
 """
 
+import gc
 import os
 import select
 import signal
@@ -31,6 +32,9 @@ INTRODUCTION_BYTES = 128 * 1024
 
 _COUNTED_REFUSALS_SECONDS = 1.0
 
+# Events taken at once from the kernel.
+_EVENTS = 64
+
 
 class Worker:
     """Serves the clients that the supervisor introduces."""
@@ -47,31 +51,46 @@ class Worker:
         self._of_uid: dict[int, int] = {}
         self._handlers: dict[int, Callable[[int], None]] = {control.fileno(): self._introduced}
         self._running = True
+        self._next_count = 0.0
         self._epoll.register(control, select.EPOLLIN)
 
     def run(self) -> None:
         """Serve until the supervisor closes the control connection."""
         handlers, poll = self._handlers, self._epoll.poll
+        slow_opens, counted = self._helpers.running, self._service.refusals.unwritten
+        timeout = None
         while self._running:
-            for fd, events in poll(self._timeout()):
+            for fd, events in poll(timeout, _EVENTS):
                 handler = handlers.get(fd)
-                if handler is not None:  # None: an earlier event of this round closed it
+                if handler is None:
+                    continue  # an earlier event of this round closed it
+                try:
                     handler(events)
-            self._on_time()
+                except Exception:
+                    self._failed(fd)
+            timeout = self._on_time() if slow_opens or counted else None
         self._end()
 
-    def _timeout(self) -> float | None:
-        deadline = self._helpers.next_deadline()
-        if deadline is not None:
-            return max(0.0, deadline - time.monotonic())
-        return _COUNTED_REFUSALS_SECONDS if self._service.refusals.has_unwritten else None
+    def _failed(self, fd: int) -> None:
+        """A mistake of ours that one client met: it loses its connection, and the others lose nothing."""
+        traceback.print_exc()
+        connection = self._connections.get(fd)
+        if connection is not None:
+            connection.close()
 
-    def _on_time(self) -> None:
+    def _on_time(self) -> float | None:
+        """Do what is due; the seconds until something else is."""
         for fd in self._helpers.overdue():
             self._forget(fd)
             self._helpers.give_up(fd)
-        if self._service.refusals.has_unwritten:
+        now = time.monotonic()
+        if self._service.refusals.unwritten and now >= self._next_count:
             self._service.write_counted_refusals()
+            self._next_count = now + _COUNTED_REFUSALS_SECONDS
+        deadline = self._helpers.next_deadline()
+        if deadline is not None:
+            return max(0.0, deadline - now)
+        return _COUNTED_REFUSALS_SECONDS
 
     def _introduced(self, events: int) -> None:
         """The supervisor introduces a client, or has ended."""
@@ -88,16 +107,8 @@ class Worker:
         client = self._service.client(introduction.peer, uid, introduction.shown)
         connection = Connection(socket.socket(fileno=fds[0]), client, self._shared, self._changed)
         self._connections[connection.fd] = connection
-        self._handlers[connection.fd] = lambda events: self._serve(connection, events)
+        self._handlers[connection.fd] = connection.handle
         self._epoll.register(connection.fd, WATCHED[connection.state])
-
-    def _serve(self, connection: Connection, events: int) -> None:
-        try:
-            connection.handle(events)
-        except Exception:
-            # A mistake of ours that one client met: it loses its connection, and the others lose nothing.
-            traceback.print_exc()
-            connection.close()
 
     def _changed(self, connection: Connection) -> None:
         if connection.state is not State.CLOSED:
@@ -141,6 +152,7 @@ def run_worker(policy: Policy, control: socket.socket, audit: int) -> Any:
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         # Listening sockets, and in an embedded broker whatever the program had open, are not the worker's.
         close_all_but((0, 1, 2, control.fileno(), audit))
+        gc.freeze()  # what is loaded by now stays: the collector need not look at it again
         Worker(policy, control, audit).run()
         status = 0
     except BaseException:  # the last chance to say why

@@ -3,13 +3,13 @@
 Each condition is true, false, or unknown where the fact could not be determined. Unknown counts as false
 where a match would widen what a peer may do (an allow's clients, a deny's exception), and as true where it
 would narrow it (a deny's clients, an allow's exception). A process can drop groups to escape a deny, so a
-group counts as the kernel tells it where that widens, and as the kernel or the account database tells it where
-it narrows.
+group counts as the kernel tells it where that widens, and as the kernel or the account database tells it
+where it narrows.
 
 Finding the facts is the broker's task.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection
 from dataclasses import dataclass
 
 IdRange = tuple[int, int]
@@ -91,7 +91,10 @@ Clients = tuple[Client, ...]
 
 def any_certainly(clients: Clients, peer: Peer) -> bool:
     """Tell whether one of `clients` is known to match."""
-    return any(client.certainly_matches(peer) for client in clients)
+    for client in clients:  # noqa: SIM110 - a generator would cost as much as the comparison
+        if client.certainly_matches(peer):
+            return True
+    return False
 
 
 def any_possibly(clients: Clients, peer: Peer) -> bool:
@@ -117,7 +120,11 @@ def _named(wanted: frozenset[str], known: frozenset[str] | None) -> bool | None:
     return None if known is None else not wanted.isdisjoint(known)
 
 
-def _numbered(wanted: tuple[IdRange, ...], known: Iterable[int] | None) -> bool | None:
+def _numbered(wanted: tuple[IdRange, ...], known: Collection[int] | None) -> bool | None:
     if known is None:
         return None
-    return any(low <= number <= high for number in known for low, high in wanted)
+    for low, high in wanted:
+        for number in known:
+            if low <= number <= high:
+                return True
+    return False

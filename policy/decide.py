@@ -111,7 +111,7 @@ class Policy:
         return [entry for entry in entries if entry.is_literal] if _is_own_to_each_process(path) else entries
 
     def _matching_denies(self, path: str, peer: Peer, object: Object | None, rights: int) -> list[Rule]:
-        """Return the denies that list one of `rights` and match, by id; without an object, those that must."""
+        """Return the denies that list one of `rights` and match, by id; without an object those that must."""
         found: dict[str, Rule] = {}
         names = (path,) if object is None else dict.fromkeys((path, object.path, *object.names))
         for name in names:
@@ -206,9 +206,9 @@ def _granted(allows: list[Entry], needed: int, optional: int) -> Verdict:
     def preference(entry: Entry) -> tuple[int, str]:
         return -without_implied(entry.rights & optional).bit_count(), entry.rule.id
 
-    chosen = min(allows, key=preference)
-    rights = Rights(needed | chosen.rights & optional)
-    return Verdict(True, rights, chosen.rule, f"allowed by {chosen.rule.id}")
+    chosen = min(allows, key=preference) if len(allows) > 1 else allows[0]
+    rule = chosen.rule
+    return Verdict(True, Rights(needed | chosen.rights & optional), rule, f"allowed by {rule.id}")
 
 
 def _refused(reason: str) -> Verdict:

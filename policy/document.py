@@ -84,14 +84,14 @@ class _Reader:
     def __init__(self, text: str, report: FileReport) -> None:
         self._text = text
         self._report = report
-        self._events = self._parse()
+        self._loader = _LOADER(text)
         self._values = 0
 
     def sections(self) -> Iterator[Section]:
-        next(self._events)  # the start of the stream
-        if isinstance(next(self._events), yaml.StreamEndEvent):
+        self._next()  # the start of the stream
+        if isinstance(self._next(), yaml.StreamEndEvent):
             return
-        top = next(self._events)
+        top = self._next()
         if not isinstance(top, yaml.MappingStartEvent):
             self._abandon(top, "expected a mapping with 'version', 'clients', 'sockets' and 'rules'")
         self._refuse_properties(top)
@@ -100,15 +100,16 @@ class _Reader:
             yield section
             for _ in section.entries:
                 pass
-        next(self._events)  # the end of the document
-        more = next(self._events)
+        self._next()  # the end of the document
+        more = self._next()
         if not isinstance(more, yaml.StreamEndEvent):
             self._abandon(more, "a second document begins here, expected one in a file")
 
-    def _parse(self) -> Iterator[yaml.Event]:
-        """Yield the parser's events; what it finds wrong ends the file."""
+    def _next(self) -> yaml.Event:
+        """Return the parser's next event; what it finds wrong ends the file."""
         try:
-            yield from yaml.parse(self._text, Loader=_LOADER)
+            event: yaml.Event = self._loader.get_event()
+            return event
         except yaml.MarkedYAMLError as error:
             self._abandon_at_error(error)
         except (yaml.YAMLError, ValueError, OverflowError) as error:
@@ -134,7 +135,7 @@ class _Reader:
         return Section(key, type(node), iter([(None, node)]))
 
     def _list_entries(self) -> Iterator[tuple[None, Node]]:
-        while not isinstance(event := next(self._events), yaml.SequenceEndEvent):
+        while not isinstance(event := self._next(), yaml.SequenceEndEvent):
             yield None, self._entry(event)
 
     def _mapping_entries(self) -> Iterator[tuple[Scalar, Node]]:
@@ -157,7 +158,7 @@ class _Reader:
             self._abandon(event, f"nested more than {NESTING} deep")
         if isinstance(event, yaml.SequenceStartEvent):
             items = []
-            while not isinstance(item := next(self._events), yaml.SequenceEndEvent):
+            while not isinstance(item := self._next(), yaml.SequenceEndEvent):
                 items.append(self._node(item, depth + 1))
             return Sequence(items, *_place(event))
         entries = [(key, self._node(value, depth + 1)) for key, value in self._pairs()]
@@ -165,7 +166,8 @@ class _Reader:
 
     def _scalar(self, event: yaml.ScalarEvent) -> Scalar:
         self._count(event)
-        self._refuse_properties(event)
+        if event.tag is not None or event.anchor is not None:
+            self._refuse_properties(event)
         return Scalar(event.value, not event.style, *_place(event))
 
     def _count(self, event: yaml.Event) -> None:
@@ -176,14 +178,14 @@ class _Reader:
     def _pairs(self) -> Iterator[tuple[Scalar, yaml.Event]]:
         """Yield the keys of the mapping that has begun, each with the first event of its value."""
         lines: dict[str, int] = {}
-        while not isinstance(event := next(self._events), yaml.MappingEndEvent):
+        while not isinstance(event := self._next(), yaml.MappingEndEvent):
             if not isinstance(event, yaml.ScalarEvent):
                 self._refuse(event, "expected a key that is plain text")
                 self._skip(event)
-                self._skip(next(self._events))
+                self._skip(self._next())
                 continue
             key = self._scalar(event)
-            value = next(self._events)
+            value = self._next()
             if key.text not in lines:
                 lines[key.text] = key.line
                 yield key, value
@@ -201,14 +203,14 @@ class _Reader:
                 depth -= 1
             if depth == 0:
                 return
-            event = next(self._events)
+            event = self._next()
 
     def _refuse_properties(self, event: yaml.Event) -> None:
         if isinstance(event, yaml.AliasEvent):
-            self._refuse(event, f"the alias {shown('*' + event.anchor)} is not allowed: write the value out")
+            self._refuse(event, f"the alias {shown(f'*{event.anchor}')} is not allowed: write the value out")
         elif isinstance(event, yaml.ScalarEvent | yaml.CollectionStartEvent):
             if event.anchor is not None:
-                self._refuse(event, f"the anchor {shown('&' + event.anchor)} is not allowed")
+                self._refuse(event, f"the anchor {shown(f'&{event.anchor}')} is not allowed")
             if event.tag is not None:
                 self._refuse(event, f"the tag {shown(event.tag)} is not allowed: a field has its own type")
 

@@ -47,10 +47,10 @@ def is_empty(node: Node) -> bool:
 
 def text(node: Node, what: str, report: FileReport) -> str | None:
     """Read any text but none."""
+    if isinstance(node, Scalar) and not is_empty(node):
+        return node.text
     if is_empty(node):
         report.at(node, f"{what} is empty")
-    elif isinstance(node, Scalar):
-        return node.text
     elif not isinstance(node, Unreadable):
         report.at(node, f"{what} is {kind_of(node)}, expected text")
     return None
@@ -64,7 +64,8 @@ def any_of(field: Field[Value]) -> Field[tuple[Value, ...]]:
             report.at(node, f"{what} is empty")
             return None
         items = node.items if isinstance(node, Sequence) else [node]
-        return tuple(value for value in (field(item, what, report) for item in items) if value is not None)
+        values = [field(item, what, report) for item in items]
+        return tuple([value for value in values if value is not None])
 
     return read
 

@@ -18,29 +18,46 @@ class _Node(Generic[Value]):
     __slots__ = ("below", "globs", "here", "literals", "prefix_lengths")
 
     def __init__(self) -> None:
-        self.here: list[Value] = []
-        self.below: list[Value] = []
-        self.literals: dict[str, _Node[Value]] = {}
-        self.globs: dict[str, dict[str, tuple[Glob, _Node[Value]]]] = {}
+        # Most nodes need one of these, and a large policy has many nodes: nothing is made before its time.
+        self.here: list[Value] | None = None
+        self.below: list[Value] | None = None
+        self.literals: dict[str, _Node[Value]] | None = None
+        self.globs: dict[str, dict[str, tuple[Glob, _Node[Value]]]] | None = None
         self.prefix_lengths: tuple[int, ...] = ()
+
+    def add(self, value: Value, recursive: bool) -> None:
+        """Add a value for what ends here, or for what lies below."""
+        if recursive:
+            self.below = self.below or []
+            self.below.append(value)
+        else:
+            self.here = self.here or []
+            self.here.append(value)
 
     def child(self, component: str | Glob) -> "_Node[Value]":
         """Return the node for `component`, made where there is none yet."""
-        if isinstance(component, str):
-            node = self.literals.get(component)
-            if node is None:
-                node = self.literals[component] = _Node()
-            return node
-        same_prefix = self.globs.setdefault(component.prefix, {})
-        self.prefix_lengths = tuple(sorted({*self.prefix_lengths, len(component.prefix)}))
-        return same_prefix.setdefault(component.text, (component, _Node()))[1]
+        if isinstance(component, Glob):
+            return self._glob_child(component)
+        if self.literals is None:
+            self.literals = {}
+        node = self.literals.get(component)
+        if node is None:
+            node = self.literals[component] = _Node()
+        return node
 
-    def children_matching(self, component: str) -> "list[_Node[Value]]":
-        """Return the nodes of all patterns that `component` leads to."""
-        literal = self.literals.get(component)
-        nodes = [] if literal is None else [literal]
+    def _glob_child(self, glob: Glob) -> "_Node[Value]":
+        if self.globs is None:
+            self.globs = {}
+        length = len(glob.prefix)
+        if length not in self.prefix_lengths:
+            self.prefix_lengths = tuple(sorted((*self.prefix_lengths, length)))
+        return self.globs.setdefault(glob.prefix, {}).setdefault(glob.text, (glob, _Node()))[1]
+
+    def globs_matching(self, component: str) -> "list[_Node[Value]]":
+        """Return the nodes of all wildcards that match `component`."""
+        nodes: list[_Node[Value]] = []
         for length in self.prefix_lengths:
-            if length > len(component):
+            if self.globs is None or length > len(component):
                 break
             same_prefix = self.globs.get(component[:length])
             if same_prefix is not None:
@@ -57,7 +74,7 @@ class PathIndex(Generic[Value]):
             node = self._root
             for component in pattern.components:
                 node = node.child(component)
-            (node.below if pattern.recursive else node.here).append(value)
+            node.add(value, pattern.recursive)
 
     def find(self, components: Sequence[str]) -> list[Value]:
         """Return the values of all patterns that match the path of these components."""
@@ -66,11 +83,16 @@ class PathIndex(Generic[Value]):
         for component in components:
             following: list[_Node[Value]] = []
             for node in nodes:
-                found += node.below
-                following += node.children_matching(component)
-            nodes = following
-            if not nodes:
+                if node.below:
+                    found += node.below
+                if node.literals and component in node.literals:
+                    following.append(node.literals[component])
+                if node.prefix_lengths:
+                    following += node.globs_matching(component)
+            if not following:
                 return found
+            nodes = following
         for node in nodes:
-            found += node.here
+            if node.here:
+                found += node.here
         return found

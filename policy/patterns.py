@@ -101,7 +101,8 @@ def _component(text: str) -> str | Glob:
         raise PatternError(f"'**' stands only at the end, as '/**', not in {shown(text)}")
     if _WILD.search(text):
         return Glob(text)
-    return "".join(_tokens(text))
+    _refuse_brace(text)
+    return text
 
 
 def _tokens(text: str) -> Iterator[str]:
@@ -111,10 +112,16 @@ def _tokens(text: str) -> Iterator[str]:
         token = text[place]
         if token == "[":
             token = _bracket(text, place)
-        elif token in "{}":
-            raise PatternError(f"{token!r} is not allowed: list each path; '[{token}]' matches a brace")
+        else:
+            _refuse_brace(token)
         yield token
         place += len(token)
+
+
+def _refuse_brace(text: str) -> None:
+    for brace in "{}":
+        if brace in text:
+            raise PatternError(f"{brace!r} is not allowed: list each path; '[{brace}]' matches a brace")
 
 
 def _bracket(text: str, start: int) -> str:

@@ -23,7 +23,7 @@ ANY = "any"
 _ALL = "all"
 
 # Rights of the language that no allow can give in this version, and types that nothing else could be used on.
-_RIGHTS_LATER = Rights.CREATE | Rights.LIST | Rights.CONNECT | Rights.LISTEN
+_RIGHTS_LATER = int(Rights.CREATE | Rights.LIST | Rights.CONNECT | Rights.LISTEN)
 _TYPES_LATER = frozenset((FileType.DIRECTORY, FileType.SOCKET))
 
 # Permission bits of a socket that says none: its owner and group may connect.
@@ -175,11 +175,11 @@ def _reference(node: Node, what: str, report: FileReport) -> Named | None:
 
 
 def _allow_rights(node: Node, what: str, report: FileReport) -> Rights | None:
-    words = fields.any_of(_allow_right)(node, what, report)
+    words = _ALLOW_RIGHTS(node, what, report)
     if words is None:
         return None
     rights = _united(words)
-    if rights & Rights.APPEND and not rights & Rights.WRITE:
+    if Rights.APPEND in rights and Rights.WRITE not in rights:
         report.at(node, "append without write is not available in this version")
     return rights
 
@@ -188,8 +188,8 @@ def _allow_right(node: Node, what: str, report: FileReport) -> Rights | None:
     if isinstance(node, Scalar) and node.text == _ALL:
         report.at(node, f"'all' is for deny only, expected some of {', '.join(_ALLOWED_WORDS)}")
         return None
-    right = fields.word(RIGHT_WORDS)(node, "right", report)
-    if right is not None and right & _RIGHTS_LATER and isinstance(node, Scalar):
+    right = _RIGHT(node, "right", report)
+    if right is not None and right.value & _RIGHTS_LATER and isinstance(node, Scalar):
         report.at(
             node,
             f"the right {node.text!r} is not available in this version, expected some of "
@@ -200,19 +200,15 @@ def _allow_right(node: Node, what: str, report: FileReport) -> Rights | None:
 
 
 def _deny_rights(node: Node, what: str, report: FileReport) -> Rights | None:
-    words = fields.any_of(_deny_right)(node, what, report)
+    words = _DENY_RIGHTS(node, "right", report)
     return None if words is None else _united(words)
 
 
-def _deny_right(node: Node, what: str, report: FileReport) -> Rights | None:
-    return fields.word({**RIGHT_WORDS, _ALL: ALL_RIGHTS})(node, "right", report)
-
-
 def _united(words: tuple[Rights, ...]) -> Rights:
-    rights = NO_RIGHTS
+    united = 0
     for right in words:
-        rights |= right
-    return rights
+        united |= right.value
+    return Rights(united)
 
 
 def _rule(key: Scalar, node: Node, declarations: Declarations, report: FileReport) -> None:
@@ -263,6 +259,9 @@ def _refuse_types_later(types: tuple[FileType, ...], rule: MappingNode, report: 
             report.at(place, f"an allow of type {kind.value!r} is not available in this version")
 
 
+_RIGHT = fields.word(RIGHT_WORDS)
+_ALLOW_RIGHTS = fields.any_of(_allow_right)
+_DENY_RIGHTS = fields.any_of(fields.word({**RIGHT_WORDS, _ALL: ALL_RIGHTS}))
 _ALLOWED_WORDS = tuple(
     word for word, right in RIGHT_WORDS.items() if not right & _RIGHTS_LATER and right != Rights.APPEND
 )

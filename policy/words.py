@@ -40,7 +40,7 @@ NO_RIGHTS = Rights(0)
 ALL_RIGHTS = Rights((Rights.LISTEN << 1) - 1)
 
 RIGHT_WORDS: dict[str, Rights] = {
-    **{right.name.lower(): right for right in Rights if right.name is not None},
+    **{name.lower(): right for name, right in Rights.__members__.items()},
     "write": Rights.WRITE | Rights.APPEND,
     "use": Rights.READ | Rights.WRITE | Rights.APPEND | Rights.IOCTL,
     "edit": Rights.READ | Rights.WRITE | Rights.APPEND | Rights.TRUNCATE,
@@ -49,6 +49,7 @@ RIGHT_WORDS: dict[str, Rights] = {
 # Plain numbers for the decision: operators of IntFlag cost some ten times those of int.
 _WRITE = int(Rights.WRITE)
 _APPEND = int(Rights.APPEND)
+_WORDS_IN_ORDER = [(name.lower(), right.value) for name, right in Rights.__members__.items()]
 
 
 def with_implied(rights: int) -> int:
@@ -84,4 +85,4 @@ def parse_rights(words: Iterable[str]) -> Rights:
 def rights_words(rights: Rights | int) -> list[str]:
     """Return the words for `rights` in canonical order, without `append` where `write` is there."""
     counted = without_implied(int(rights))
-    return [right.name.lower() for right in Rights if right.name is not None and counted & right.value]
+    return [word for word, right in _WORDS_IN_ORDER if counted & right]

@@ -277,7 +277,7 @@ class Client:
                 decoder.feed(data)
                 reply = decoder.next_message()
                 if reply is not None:
-                    if len(decoder):
+                    if decoder.waiting:
                         raise ProtocolError("the broker sent more than one reply")
                     return reply, fds
         except BaseException:

@@ -6,6 +6,7 @@ forced here. Policy, retries and the meaning of a failure belong to the callers.
 """
 
 import ctypes
+import functools
 import os
 from collections.abc import Iterable
 
@@ -49,13 +50,15 @@ class _OpenHow(ctypes.Structure):
     _fields_ = (("flags", ctypes.c_uint64), ("mode", ctypes.c_uint64), ("resolve", ctypes.c_uint64))
 
 
-_OPEN_HOW_SIZE = ctypes.c_size_t(ctypes.sizeof(_OpenHow))
-_OPENAT2 = ctypes.c_long(_NR_OPENAT2)
+# openat2 is on the path of every open that the broker makes, and at once when it returns: keeping the
+# interpreter's lock (PyDLL), and plain int arguments, save a fifth of its cost. An fd fits into an int.
+_quick_syscall = ctypes.PyDLL(None, use_errno=True).syscall
+OPEN_HOW_SIZE = ctypes.sizeof(_OpenHow)
 _hows: dict[tuple[int, int, int], object] = {}
 
 
-def openat2(directory: int, path: bytes, flags: int, resolve: int, mode: int = 0) -> int:
-    """Open `path` relative to the fd `directory` and return the new fd; see openat2(2).
+def open_how(flags: int, resolve: int, mode: int = 0) -> object:
+    """The last argument of openat2, to be made once and used often.
 
     O_CLOEXEC and O_NOCTTY are always added (not to O_PATH, which refuses O_NOCTTY).
     """
@@ -64,10 +67,20 @@ def openat2(directory: int, path: bytes, flags: int, resolve: int, mode: int = 0
     if how is None:
         forced = os.O_CLOEXEC if flags & os.O_PATH else os.O_CLOEXEC | os.O_NOCTTY
         how = _hows[key] = ctypes.byref(_OpenHow(flags | forced, mode, resolve))
-    fd: int = _syscall(_OPENAT2, directory, path, how, _OPEN_HOW_SIZE)
+    return how
+
+
+def openat2(directory: int, path: bytes, flags: int, resolve: int, mode: int = 0) -> int:
+    """Open `path` relative to the fd `directory` and return the new fd; see openat2(2) and open_how()."""
+    fd: int = openat2_or_negative(directory, path, open_how(flags, resolve, mode), OPEN_HOW_SIZE)
     if fd < 0:
         raise _failed(f"openat2({directory}, {path!r}, flags={flags:#o}, resolve={resolve:#x})")
     return fd
+
+
+# openat2_or_negative(directory, path, how, OPEN_HOW_SIZE): the same with a prepared open_how(), and without a
+# reason when it fails. No function of ours stands around it: it is called for every open.
+openat2_or_negative = functools.partial(_quick_syscall, _NR_OPENAT2)
 
 
 class _StatFs(ctypes.Structure):

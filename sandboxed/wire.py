@@ -17,35 +17,32 @@ class MessageDecoder:
     `limit` is the largest message in bytes, without its NUL; this is a security limit.
     """
 
-    __slots__ = ("_buffer", "_limit", "_searched")
+    __slots__ = ("_limit", "_searched", "waiting")
 
     def __init__(self, limit: int = MESSAGE_BYTES) -> None:
         self._limit = limit
-        self._buffer = bytearray()
+        # A part of a message, or messages that nobody took yet.
+        self.waiting = bytearray()
         # Bytes that are known to hold no NUL, so that a message sent byte by byte costs linear time.
         self._searched = 0
 
-    def __len__(self) -> int:
-        """Bytes that are waiting: a part of a message, or messages that nobody took yet."""
-        return len(self._buffer)
-
     def feed(self, data: bytes | memoryview) -> None:
         """Add what was received. The caller takes all messages before it feeds again."""
-        self._buffer += data
+        self.waiting += data
 
     def next_message(self) -> bytes | None:
         """The next whole message without its NUL, or None until more has come.
 
         Raises MessageTooLong when the message at the front exceeds the limit, whole or not.
         """
-        end = self._buffer.find(NUL, self._searched)
+        end = self.waiting.find(NUL, self._searched)
         if end < 0:
-            self._searched = len(self._buffer)
+            self._searched = len(self.waiting)
             self._check(self._searched)
             return None
         self._check(end)
-        message = bytes(self._buffer[:end])
-        del self._buffer[: end + 1]
+        message = bytes(self.waiting[:end])
+        del self.waiting[: end + 1]
         self._searched = 0
         return message
 
