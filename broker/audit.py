@@ -24,7 +24,9 @@ class AuditLog:
     `clock` is the wall clock in seconds; `complain` is told, once, when writing fails and when it works again.
     """
 
-    def __init__(self, fd: int, complain: Callable[[str], None], clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, fd: int, complain: Callable[[str], None], clock: Callable[[], float] = time.time
+    ) -> None:
         """Write to `fd`, which stays the caller's."""
         self._fd = fd
         self._complain = complain
@@ -69,7 +71,9 @@ class AuditLog:
                 return
             except OSError as error:
                 if not self._failing:
-                    self._complain(f"the audit cannot be written ({error.strerror}): every open is refused until it can")
+                    self._complain(
+                        f"the audit cannot be written ({error.strerror}): every open is refused until it can"
+                    )
                 self._failing = True
                 return
             self._unwritten = self._unwritten[written:]

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 class Batch:
     """One OpenMany. It may stop at an open that needs a process of its own, and goes on when that ends."""
 
-    def __init__(self, service: Service, opener: Opener, client: Client, plans: list[Plan], started: int) -> None:
+    def __init__(
+        self, service: Service, opener: Opener, client: Client, plans: list[Plan], started: int
+    ) -> None:
         self._service = service
         self._opener = opener
         self._client = client
@@ -27,7 +29,7 @@ class Batch:
         """Decide what is left and return the answer, or None when it comes later, by connection.answer_late()."""
         service, client, tally, started = self._service, self._client, self._tally, self._started
         open_known = self._opener.open_known
-        for plan in self._plans[len(tally.results):]:
+        for plan in self._plans[len(tally.results) :]:
             fd = open_known(plan)
             if fd >= 0:
                 service.tally_known(client, tally, plan, fd, started)

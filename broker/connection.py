@@ -23,7 +23,16 @@ from broker.batch import Batch
 from broker.helpers import Helpers
 from broker.messages import PREFIX, InvalidCall, InvalidParameter
 from broker.opener import TOO_MANY_SLOW, Opener, Outcome, Plan
-from broker.service import Answer, Client, Service, Tally, audit_busy, invalid_parameter, not_implemented, send_failed
+from broker.service import (
+    Answer,
+    Client,
+    Service,
+    Tally,
+    audit_busy,
+    invalid_parameter,
+    not_implemented,
+    send_failed,
+)
 from broker.walk import MayBlock
 from sandboxed.descriptors import close_all
 from sandboxed.errors import MessageTooLong
@@ -55,10 +64,10 @@ RECEIVE_BYTES = 8192
 class State(Enum):
     """What a connection waits for."""
 
-    CALL = auto()       # the next call, or the rest of it
-    READER = auto()     # the client has not read the last reply yet
-    ROOM = auto()       # the rest of a reply does not fit into the socket yet
-    HELPER = auto()     # an open is under way in a process of its own
+    CALL = auto()  # the next call, or the rest of it
+    READER = auto()  # the client has not read the last reply yet
+    ROOM = auto()  # the rest of a reply does not fit into the socket yet
+    HELPER = auto()  # an open is under way in a process of its own
     CLOSED = auto()
 
 
@@ -77,33 +86,51 @@ WATCHED = {
 class Shared:
     """What all connections of a worker share."""
 
-    def __init__(self, service: Service, opener: Opener, helpers: Helpers,
-                 watch_helper: Callable[[int], None]) -> None:
+    def __init__(
+        self, service: Service, opener: Opener, helpers: Helpers, watch_helper: Callable[[int], None]
+    ) -> None:
         self.service = service
         self.opener = opener
         self.helpers = helpers
         self.watch_helper = watch_helper
-        self.unread = bytearray(4)      # for ioctl()
+        self.unread = bytearray(4)  # for ioctl()
 
 
 class Connection:
     """One client, from its connection to its end."""
 
-    __slots__ = ("_answered", "_changed", "_decoder", "_held", "_output", "_recvmsg", "_shared", "_socket", "_ucred",
-                 "client", "fd", "state")
+    __slots__ = (
+        "_answered",
+        "_changed",
+        "_decoder",
+        "_held",
+        "_output",
+        "_recvmsg",
+        "_shared",
+        "_socket",
+        "_ucred",
+        "client",
+        "fd",
+        "state",
+    )
 
-    def __init__(self, connection: socket.socket, client: Client, shared: Shared,
-                 changed: Callable[["Connection"], None]) -> None:
+    def __init__(
+        self,
+        connection: socket.socket,
+        client: Client,
+        shared: Shared,
+        changed: Callable[["Connection"], None],
+    ) -> None:
         """Take over `connection`, non-blocking and with SO_PASSCRED. `changed` is told of each new state."""
         self._socket = connection
         self._recvmsg = connection.recvmsg
         self._shared = shared
         self._changed = changed
         self._decoder = MessageDecoder()
-        self._held: bytes | None = None      # a call that waits for its turn
-        self._output = b""                   # the rest of a reply
-        self._answered = False               # a reply was sent that may be unread
-        self._ucred = b""                    # the credentials that were found right last
+        self._held: bytes | None = None  # a call that waits for its turn
+        self._output = b""  # the rest of a reply
+        self._answered = False  # a reply was sent that may be unread
+        self._ucred = b""  # the credentials that were found right last
         self.client = client
         self.fd = connection.fileno()
         self.state = State.CALL
@@ -155,7 +182,7 @@ class Connection:
                 self._held = data[:-1]
                 return self._enter(State.READER)
             started = time.perf_counter_ns()
-            return self._open(plan, started) if type(plan) is Plan else self._open_many(plan, started)
+            return self._open_many(plan, started) if isinstance(plan, list) else self._open(plan, started)
         self._decoder.feed(data)
         return self._go_on()
 
@@ -212,7 +239,8 @@ class Connection:
         try:
             if call.method == _OPEN:
                 plan = service.plan(
-                    self.client, messages.decode_parameters(call.parameters, messages.OpenParameters))
+                    self.client, messages.decode_parameters(call.parameters, messages.OpenParameters)
+                )
                 service.remember(self.client, message + NUL, plan)
                 return self._open(plan, started)
             if call.method == _OPEN_MANY:

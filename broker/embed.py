@@ -26,7 +26,9 @@ from sandboxed.identities import lookup, unused_uid
 __all__ = ["Unusable", "embed"]
 
 
-def embed(policy: str | os.PathLike[str] | Policy, *, user: str | None = None, audit: str | None = None) -> Client:
+def embed(
+    policy: str | os.PathLike[str] | Policy, *, user: str | None = None, audit: str | None = None
+) -> Client:
     """Go on confined, with a client of a broker that serves by `policy`.
 
     Returns in a new process. Started by root, it runs as `user` (default: an unused uid of its own); its

@@ -36,7 +36,8 @@ class EmbeddedBroker:
         self.client_end.close()
         groups = os.getgroups() if uid is None else ()
         introduction = self._reader.of_child(
-            os.getuid() if uid is None else uid, os.getgid() if gid is None else gid, groups, child.pid)
+            os.getuid() if uid is None else uid, os.getgid() if gid is None else gid, groups, child.pid
+        )
         self._supervisor.introduce(introduction, self._broker_end)
         self._supervisor.watch(child.pidfd, self._supervisor.stop)
         self._supervisor.watch(signals.fd, lambda: signals.forward(child))
@@ -58,8 +59,9 @@ class EmbeddedBroker:
     def __enter__(self) -> "EmbeddedBroker":
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
-                 trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._broker_end.close()
         self.client_end.close()
         self._supervisor.end()

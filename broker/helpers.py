@@ -38,8 +38,9 @@ class _Answer(msgspec.Struct):
 class Helper:
     """One open that is under way in a process of its own."""
 
-    def __init__(self, plan: Plan, opener: Opener, policy: Policy, done: Callable[[Outcome], None],
-                 deadline: float) -> None:
+    def __init__(
+        self, plan: Plan, opener: Opener, policy: Policy, done: Callable[[Outcome], None], deadline: float
+    ) -> None:
         """Start it; `done` gets the outcome. Raises OSError when no process can be made."""
         self.uid = plan.peer.uid
         self.deadline = deadline
@@ -98,7 +99,7 @@ class Helpers:
         self._opener = opener
         self._policy = policy
         self._clock = clock
-        self.running: dict[int, Helper] = {}     # by the fd to watch
+        self.running: dict[int, Helper] = {}  # by the fd to watch
 
     def start(self, plan: Plan, done: Callable[[Outcome], None]) -> int | None:
         """Start the open of `plan` and return the fd to watch, or None at the limit."""
@@ -150,15 +151,17 @@ def _child(answer_to: socket.socket, plan: Plan, opener: Opener, policy: Policy)
     try:
         close_all_but({0, 1, 2, answer_to.fileno(), *opener.fds()})
         outcome = opener.open_slowly(plan)
-        data = msgspec.msgpack.encode(_Answer(
-            outcome.verdict,
-            int(outcome.rights),
-            None if outcome.rule is None else policy.rules.index(outcome.rule),
-            outcome.reason,
-            outcome.errno,
-            None if outcome.path is None else os.fsencode(outcome.path),
-            outcome.device,
-        ))
+        data = msgspec.msgpack.encode(
+            _Answer(
+                outcome.verdict,
+                int(outcome.rights),
+                None if outcome.rule is None else policy.rules.index(outcome.rule),
+                outcome.reason,
+                outcome.errno,
+                None if outcome.path is None else os.fsencode(outcome.path),
+                outcome.device,
+            )
+        )
         if outcome.verdict == "allow":
             send_with_fds(answer_to, data, [outcome.fd])
         else:

@@ -22,20 +22,20 @@ from broker.limits import ACCOUNT_RETRY_SECONDS
 from policy import Peer, Policy
 from sandboxed.syscalls import getsockopt_bytes
 
-_SO_PEERGROUPS = 59     # asm-generic/socket.h; Python has no name for them
+_SO_PEERGROUPS = 59  # asm-generic/socket.h; Python has no name for them
 _SO_PEERPIDFD = 77
 
 _UCRED = struct.Struct("iII")
 _ALL_IDS = 4294967295
-_GROUPS_MAX = 65536     # NGROUPS_MAX, limits.h
+_GROUPS_MAX = 65536  # NGROUPS_MAX, limits.h
 
 
 class Introduction(msgspec.Struct):
     """What the supervisor tells the worker of a client."""
 
     peer: Peer
-    uid: int                # as the kernel reports it, to be compared with each sender's
-    shown: dict[str, Any]   # for the audit
+    uid: int  # as the kernel reports it, to be compared with each sender's
+    shown: dict[str, Any]  # for the audit
 
 
 class Accounts:
@@ -70,8 +70,12 @@ class Accounts:
         if not (self._missing_users or self._missing_groups) or self._clock() < self._next_try:
             return
         self._next_try = self._clock() + ACCOUNT_RETRY_SECONDS
-        self._missing_users = _look_up(self._missing_users, lambda name: pwd.getpwnam(name).pw_uid, self._uids)
-        self._missing_groups = _look_up(self._missing_groups, lambda name: grp.getgrnam(name).gr_gid, self._gids)
+        self._missing_users = _look_up(
+            self._missing_users, lambda name: pwd.getpwnam(name).pw_uid, self._uids
+        )
+        self._missing_groups = _look_up(
+            self._missing_groups, lambda name: grp.getgrnam(name).gr_gid, self._gids
+        )
 
 
 def _look_up(names: set[str], number: Callable[[str], int], found: dict[str, int]) -> set[str]:
@@ -93,7 +97,9 @@ class IdentityReader:
 
     def of_connection(self, connection: socket.socket, socket_name: str) -> Introduction:
         """The connector of `connection`, which came by the socket of that name. Raises OSError."""
-        pid, uid, gid = _UCRED.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
+        pid, uid, gid = _UCRED.unpack(
+            connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+        )
         supplementary = _peer_groups(connection)
         shown: dict[str, Any] = {"uid": uid, "gid": gid, "pid": pid, "socket": socket_name}
         exe = _executable(connection, pid)

@@ -16,7 +16,7 @@ from typing import NamedTuple
 from broker.limits import BACKLOG
 from policy import SocketDeclaration
 
-_SO_PASSRIGHTS = 83     # Linux 6.16, asm-generic/socket.h
+_SO_PASSRIGHTS = 83  # Linux 6.16, asm-generic/socket.h
 
 DEFAULT_NAME = "default"
 DEFAULT_MODE = 0o666
@@ -113,7 +113,9 @@ def _make_directory(path: str) -> None:
 def _remove_stale(path: str) -> None:
     try:
         if not stat.S_ISSOCK(os.lstat(path).st_mode):
-            raise ListenError(f"{path} exists and is no socket: remove it, or name another place with --socket")
+            raise ListenError(
+                f"{path} exists and is no socket: remove it, or name another place with --socket"
+            )
     except FileNotFoundError:
         return
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:

@@ -9,7 +9,10 @@ from broker.version import VERSION
 # name → (module with a main(arguments) → exit status, what it does)
 COMMANDS = {
     "serve": ("broker.commands.serve", "run the broker in the foreground"),
-    "run": ("broker.commands.run", "run a command confined, with a broker for the files and devices it may have"),
+    "run": (
+        "broker.commands.run",
+        "run a command confined, with a broker for the files and devices it may have",
+    ),
     "open": ("sandboxed.open_command", "open one file or device through the broker, for a command"),
     "check": ("broker.commands.check", "check policy files and show every mistake"),
 }
@@ -24,17 +27,19 @@ run and open give the command's own, 125 for their own trouble, 126 and 127 when
 
 def _help() -> str:
     lines = [f"  {name:8}{text}" for name, (_, text) in COMMANDS.items()]
-    return "\n".join([
-        "usage: fdbroker COMMAND …",
-        "",
-        "Opens files and devices for programs that have no privileges, as a policy allows.",
-        "",
-        *lines,
-        "",
-        "fdbroker COMMAND --help tells more; fdbroker --version tells the version.",
-        "",
-        _EXITS,
-    ])
+    return "\n".join(
+        [
+            "usage: fdbroker COMMAND …",
+            "",
+            "Opens files and devices for programs that have no privileges, as a policy allows.",
+            "",
+            *lines,
+            "",
+            "fdbroker COMMAND --help tells more; fdbroker --version tells the version.",
+            "",
+            _EXITS,
+        ]
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -10,9 +10,44 @@ import select
 
 # File systems whose name look-ups end without another process or machine. All else may block.
 _PROMPT = frozenset(
-    "bcachefs bpf btrfs configfs debugfs devpts devtmpfs efivarfs erofs exfat ext2 ext3 ext4 f2fs hugetlbfs "
-    "iso9660 jfs mqueue ntfs3 overlay pstore ramfs reiserfs securityfs squashfs sysfs tmpfs tracefs ubifs udf "
-    "vfat xfs zfs proc cgroup cgroup2".split()
+    [
+        "bcachefs",
+        "bpf",
+        "btrfs",
+        "configfs",
+        "debugfs",
+        "devpts",
+        "devtmpfs",
+        "efivarfs",
+        "erofs",
+        "exfat",
+        "ext2",
+        "ext3",
+        "ext4",
+        "f2fs",
+        "hugetlbfs",
+        "iso9660",
+        "jfs",
+        "mqueue",
+        "ntfs3",
+        "overlay",
+        "pstore",
+        "ramfs",
+        "reiserfs",
+        "securityfs",
+        "squashfs",
+        "sysfs",
+        "tmpfs",
+        "tracefs",
+        "ubifs",
+        "udf",
+        "vfat",
+        "xfs",
+        "zfs",
+        "proc",
+        "cgroup",
+        "cgroup2",
+    ]
 )
 _OCTAL = re.compile(rb"\\([0-7]{3})")
 

@@ -52,14 +52,14 @@ _FORCED = os.O_CLOEXEC | os.O_NOCTTY
 class Outcome(NamedTuple):
     """What became of one request. Of an allowed one the receiver owns `fd`."""
 
-    verdict: str                # allow; deny; failed: allowed, but the open failed; busy: at a limit
+    verdict: str  # allow; deny; failed: allowed, but the open failed; busy: at a limit
     fd: int = -1
     rights: Rights = Rights(0)
     rule: Rule | None = None
-    reason: str = ""            # for the administrator's eyes only; of busy: the limit
-    errno: int = 0              # of a failed open
-    path: str | None = None     # the object's, where one was found
-    device: int | None = None   # its number, where it is one
+    reason: str = ""  # for the administrator's eyes only; of busy: the limit
+    errno: int = 0  # of a failed open
+    path: str | None = None  # the object's, where one was found
+    device: int | None = None  # its number, where it is one
 
 
 # Instead of an open that needs a process of its own, when there are enough of them.
@@ -69,16 +69,16 @@ TOO_MANY_SLOW = Outcome("busy", reason="slow opens")
 class _Known(NamedTuple):
     """An object that was decided on, and what an open of its name must find."""
 
-    how: object         # for openat2
-    blocking: bool      # what the client gets, whatever we open with
-    identity: tuple[int, ...]   # mode, inode, device, links and owner
-    number: int                 # of the device
+    how: object  # for openat2
+    blocking: bool  # what the client gets, whatever we open with
+    identity: tuple[int, ...]  # mode, inode, device, links and owner
+    number: int  # of the device
 
 
 class Plan:
     """One request of one identity: what is the same each time that it is made."""
 
-    __slots__ = ("asked", "asked_fields", "known", "known_fields", "path", "peer", "request", "reply_tail")
+    __slots__ = ("asked", "asked_fields", "known", "known_fields", "path", "peer", "reply_tail", "request")
 
     def __init__(self, asked: Asked, peer: Peer) -> None:
         self.asked = asked
@@ -148,7 +148,9 @@ class Opener:
         except WalkFailed as failure:
             return self._not_found(plan, failure)
         try:
-            return self._open_object(plan, walked, self._other_names(considered.deny_literals, walked, may_block))
+            return self._open_object(
+                plan, walked, self._other_names(considered.deny_literals, walked, may_block)
+            )
         finally:
             os.close(walked.fd)
 
@@ -171,9 +173,10 @@ class Opener:
             return False
         os.close(other.fd)
         ours, theirs = walked.status, other.status
-        if stat.S_ISCHR(ours.st_mode) or stat.S_ISBLK(ours.st_mode):
-            if (stat.S_IFMT(ours.st_mode), ours.st_rdev) == (stat.S_IFMT(theirs.st_mode), theirs.st_rdev):
-                return True
+        if (stat.S_ISCHR(ours.st_mode) or stat.S_ISBLK(ours.st_mode)) and (
+            (stat.S_IFMT(ours.st_mode), ours.st_rdev) == (stat.S_IFMT(theirs.st_mode), theirs.st_rdev)
+        ):
+            return True
         return (ours.st_dev, ours.st_ino) == (theirs.st_dev, theirs.st_ino)
 
     def _open_object(self, plan: Plan, walked: Walked, names: tuple[str, ...]) -> Outcome:
@@ -185,9 +188,13 @@ class Opener:
         if not verdict.allowed:
             return facts
         if kind is FileType.DIRECTORY:
-            return facts._replace(reason="a directory fd is never handed out: it is a way to all that lies around it")
+            return facts._replace(
+                reason="a directory fd is never handed out: it is a way to all that lies around it"
+            )
         if kind in _DEVICES and not self._own_device(walked):
-            return facts._replace(reason="the device node does not lie on the broker's own devtmpfs or devpts")
+            return facts._replace(
+                reason="the device node does not lie on the broker's own devtmpfs or devpts"
+            )
         flags = _open_flags(verdict.rights, plan.asked.flags)
         if flags & os.O_NOFOLLOW and walked.last_link:
             return facts._replace(verdict="failed", errno=errno.ELOOP, reason="the last component is a link")
@@ -210,8 +217,8 @@ class Opener:
         status = walked.status
         plan.path = os.fsencode(plan.request.path)
         plan.known = _Known(
-            open_how(flags | os.O_NONBLOCK, _DIRECT), not flags & os.O_NONBLOCK,
-            status[:5], status.st_rdev)
+            open_how(flags | os.O_NONBLOCK, _DIRECT), not flags & os.O_NONBLOCK, status[:5], status.st_rdev
+        )
         plan.known_fields = plan.asked_fields + outcome_fields(outcome)
         plan.reply_tail = reply_tail(outcome)
 

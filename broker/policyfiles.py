@@ -34,8 +34,10 @@ def read(path: str) -> PolicyFiles:
         chosen = [name for name in names if _NAME.fullmatch(name)]
         if len(chosen) > POLICY_FILES:
             raise UnreadablePolicy(f"{path}: more than {POLICY_FILES} policy files")
-        return PolicyFiles([_source(os.path.join(path, name)) for name in chosen],
-                           [name for name in names if name not in set(chosen)])
+        return PolicyFiles(
+            [_source(os.path.join(path, name)) for name in chosen],
+            [name for name in names if name not in set(chosen)],
+        )
     except OSError as error:
         raise UnreadablePolicy(f"{error.filename or path}: {error.strerror}") from error
 

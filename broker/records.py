@@ -82,7 +82,7 @@ class RefusalLimit:
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._buckets: dict[int | None, tuple[float, float]] = {}
-        self.unwritten: dict[int | None, int] = {}   # the refusals of each uid that were only counted
+        self.unwritten: dict[int | None, int] = {}  # the refusals of each uid that were only counted
 
     def admits(self, uid: int | None) -> bool:
         """Whether this refusal is to be written; if not, it is counted."""
@@ -103,7 +103,8 @@ class RefusalLimit:
         # A full bucket is what an unknown uid has: forget it.
         now = self._clock()
         self._buckets = {
-            uid: (tokens, since) for uid, (tokens, since) in self._buckets.items()
+            uid: (tokens, since)
+            for uid, (tokens, since) in self._buckets.items()
             if tokens + (now - since) * REFUSALS_PER_SECOND < REFUSALS_BURST
         }
         return counts

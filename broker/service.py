@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import sandboxed
-
 from broker import messages
 from broker.limits import GRANTS_PER_CONNECTION, PEERS, PLAN_BYTES, PLANNED_BYTES, PLANS_BYTES
 from broker.messages import PREFIX, InvalidParameter, OpenParameters
@@ -49,11 +48,11 @@ class Tally:
     __slots__ = ("fds", "grants", "records", "refusal", "results")
 
     def __init__(self) -> None:
-        self.records: list[bytes] = []      # without those that are only counted
-        self.results: list[bytes] = []      # as in OpenMany's reply, one for each decision
-        self.fds: list[int] = []            # open, and ours until they are answered
-        self.grants: list[tuple[int, str]] = []     # number and path
-        self.refusal: Outcome | None = None     # the last one
+        self.records: list[bytes] = []  # without those that are only counted
+        self.results: list[bytes] = []  # as in OpenMany's reply, one for each decision
+        self.fds: list[int] = []  # open, and ours until they are answered
+        self.grants: list[tuple[int, str]] = []  # number and path
+        self.refusal: Outcome | None = None  # the last one
 
 
 class Client:
@@ -67,8 +66,10 @@ class Client:
         self.uid = uid
         self.peer_fields = fields({"peer": shown})
         self.open_head = b'{"event":"open",' + self.peer_fields
-        self.plans = plans                   # of all connections with this identity
-        self.grants: OrderedDict[int, str] = OrderedDict()  # number → path; a dict is slow at losing its first
+        self.plans = plans  # of all connections with this identity
+        self.grants: OrderedDict[int, str] = (
+            OrderedDict()
+        )  # number → path; a dict is slow at losing its first
 
 
 class Service:
@@ -126,7 +127,9 @@ class Service:
         """Add an open of an object that was decided on before; `fd` becomes the tally's."""
         number = next(self._grants)
         tally.records.append(_known_record(client, plan, number, started))
-        tally.results.append(b'{"fileDescriptor":%d,"grant":"g%d%b' % (len(tally.fds), number, plan.reply_tail))
+        tally.results.append(
+            b'{"fileDescriptor":%d,"grant":"g%d%b' % (len(tally.fds), number, plan.reply_tail)
+        )
         tally.fds.append(fd)
         tally.grants.append((number, plan.asked.path))
 
@@ -141,7 +144,8 @@ class Service:
         number = next(self._grants)
         tally.records.append(_record(client, plan, outcome, b'"grant":"g%d",' % number, started))
         tally.results.append(
-            b'{"fileDescriptor":%d,"grant":"g%d%b' % (len(tally.fds), number, reply_tail(outcome)))
+            b'{"fileDescriptor":%d,"grant":"g%d%b' % (len(tally.fds), number, reply_tail(outcome))
+        )
         tally.fds.append(outcome.fd)
         tally.grants.append((number, plan.asked.path))
 
@@ -215,22 +219,34 @@ class Service:
     def _check(self, client: Client, parameters: messages.CheckParameters) -> Answer:
         rights = messages.understand_rights(parameters.access)
         verdict = self._policy.decide(Request(parameters.path, rights), client.peer, None)
-        values: dict[str, Any] = {"path": parameters.path, "access": rights_words(rights),
-                                  "verdict": "allow" if verdict.allowed else "deny"}
+        values: dict[str, Any] = {
+            "path": parameters.path,
+            "access": rights_words(rights),
+            "verdict": "allow" if verdict.allowed else "deny",
+        }
         if verdict.rule is not None:
             values |= {"rule": verdict.rule.id, "at": f"{verdict.rule.file}:{verdict.rule.line}"}
-        record = b'{"event":"check",%b%b\n' % (client.peer_fields, _closed(values | {"reason": verdict.reason}))
+        record = b'{"event":"check",%b%b\n' % (
+            client.peer_fields,
+            _closed(values | {"reason": verdict.reason}),
+        )
         if not self._write(client, record, refused=not verdict.allowed):
             return _busy("audit")
         return Answer(messages.encode_reply({"allowed": verdict.allowed}))
 
     def _release(self, client: Client, parameters: messages.ReleaseParameters) -> Answer:
         number = parameters.grant.removeprefix("g")
-        path = client.grants.get(int(number)) if number.isascii() and number.isdecimal() and len(number) < 20 else None
+        path = (
+            client.grants.get(int(number))
+            if number.isascii() and number.isdecimal() and len(number) < 20
+            else None
+        )
         if path is None or parameters.grant != f"g{int(number)}":
             raise InvalidParameter("grant")
         record = b'{"event":"release",%b%b\n' % (
-            client.peer_fields, _closed({"path": path, "grant": parameters.grant}))
+            client.peer_fields,
+            _closed({"path": path, "grant": parameters.grant}),
+        )
         if not self._event(record):
             return _busy("audit")
         del client.grants[int(number)]
@@ -247,13 +263,27 @@ class Service:
             }
             for rule in self._policy.describe(peer)
         ]
-        shown = {"uid": client.uid, "users": sorted(peer.user_names or ()), "gids": sorted(peer.gids or ()),
-                 "groups": sorted(peer.group_names or ()), "socket": peer.socket}
+        shown = {
+            "uid": client.uid,
+            "users": sorted(peer.user_names or ()),
+            "gids": sorted(peer.gids or ()),
+            "groups": sorted(peer.group_names or ()),
+            "socket": peer.socket,
+        }
         return Answer(messages.encode_reply({"peer": shown, "resources": resources}))
 
     def _get_info(self, client: Client, parameters: messages.NoParameters) -> Answer:
-        return Answer(messages.encode_reply({
-            "vendor": "fdbroker", "product": "fdbroker", "version": VERSION, "url": "", "interfaces": _INTERFACES}))
+        return Answer(
+            messages.encode_reply(
+                {
+                    "vendor": "fdbroker",
+                    "product": "fdbroker",
+                    "version": VERSION,
+                    "url": "",
+                    "interfaces": _INTERFACES,
+                }
+            )
+        )
 
     def _get_description(self, client: Client, parameters: messages.InterfaceParameters) -> Answer:
         if parameters.interface not in _INTERFACES:
@@ -271,13 +301,22 @@ _METHODS: dict[str, tuple[type[Any], Callable[[Service, Client, Any], Answer]]] 
 
 
 def _record(client: Client, plan: Plan, outcome: Outcome, grant: bytes, started: int) -> bytes:
-    return b'%b%b%b%b"us":%d}\n' % (client.open_head, plan.asked_fields, outcome_fields(outcome), grant,
-                                   (time.perf_counter_ns() - started) // 1000)
+    return b'%b%b%b%b"us":%d}\n' % (
+        client.open_head,
+        plan.asked_fields,
+        outcome_fields(outcome),
+        grant,
+        (time.perf_counter_ns() - started) // 1000,
+    )
 
 
 def _known_record(client: Client, plan: Plan, number: int, started: int) -> bytes:
     return b'%b%b"grant":"g%d","us":%d}\n' % (
-        client.open_head, plan.known_fields, number, (time.perf_counter_ns() - started) // 1000)
+        client.open_head,
+        plan.known_fields,
+        number,
+        (time.perf_counter_ns() - started) // 1000,
+    )
 
 
 def invalid_parameter(error: InvalidParameter) -> Answer:
@@ -307,12 +346,12 @@ def _unknown(method: str) -> Answer:
     return _service_error("InterfaceNotFound", interface=interface)
 
 
-def _error(name: str, **parameters: Any) -> Answer:
-    return Answer(messages.encode_error(f"{PREFIX}.{name}", parameters))
+def _error(error: str, /, **parameters: Any) -> Answer:
+    return Answer(messages.encode_error(f"{PREFIX}.{error}", parameters))
 
 
-def _service_error(name: str, **parameters: Any) -> Answer:
-    return Answer(messages.encode_error(f"{_SERVICE}.{name}", parameters))
+def _service_error(error: str, /, **parameters: Any) -> Answer:
+    return Answer(messages.encode_error(f"{_SERVICE}.{error}", parameters))
 
 
 def _busy(limit: str) -> Answer:

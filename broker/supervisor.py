@@ -7,6 +7,7 @@ worker's are audit records, which it only cuts at line ends.
 import collections
 import contextlib
 import errno
+import functools
 import os
 import select
 import signal
@@ -47,8 +48,13 @@ class Supervisor:
     Several events can end it, so each source of events is an fd with a handler: `watch` adds more.
     """
 
-    def __init__(self, policy: Policy, audit: AuditLog, listeners: Sequence[Listener] = (),
-                 introduce: Callable[[socket.socket, str], Introduction] | None = None) -> None:
+    def __init__(
+        self,
+        policy: Policy,
+        audit: AuditLog,
+        listeners: Sequence[Listener] = (),
+        introduce: Callable[[socket.socket, str], Introduction] | None = None,
+    ) -> None:
         """Start the worker. `introduce` reads who is at the other end of an accepted connection."""
         self._audit = audit
         self._listeners = {listener.socket.fileno(): listener for listener in listeners}
@@ -64,7 +70,7 @@ class Supervisor:
         self.watch(self._records, self._records_waiting)
         self.watch(self._pidfd, self._worker_died)
         for fd in self._listeners:
-            self.watch(fd, lambda fd=fd: self._accept(fd))
+            self.watch(fd, functools.partial(self._accept, fd))
 
     def watch(self, fd: int, handler: Callable[[], None]) -> None:
         """Call `handler` whenever `fd` can be read."""

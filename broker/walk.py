@@ -56,11 +56,11 @@ class Walked(NamedTuple):
 
     fd: int
     status: os.stat_result
-    path: str                   # with no link left; names that are not UTF-8 are surrogate-escaped
-    names: tuple[str, ...]      # the full names that links led to on the way
-    last_link: bool             # exactly one link was followed, and it was the last component
-    filesystem: int             # the magic number of statfs(2)
-    guarded: bool               # no link, and only root can change a name on the way
+    path: str  # with no link left; names that are not UTF-8 are surrogate-escaped
+    names: tuple[str, ...]  # the full names that links led to on the way
+    last_link: bool  # exactly one link was followed, and it was the last component
+    filesystem: int  # the magic number of statfs(2)
+    guarded: bool  # no link, and only root can change a name on the way
 
 
 class _Directory(NamedTuple):
@@ -110,7 +110,7 @@ class _Walk:
         self._may_block = may_block
         self._stack = [root]
         self._opened: list[int] = []
-        self._pending: list[bytes] = []      # components still to walk, the next one last
+        self._pending: list[bytes] = []  # components still to walk, the next one last
         self._names: list[str] = []
         self._links = 0
         self._last_link = False
@@ -196,8 +196,15 @@ class _Walk:
             self._opened.remove(fd)  # the receiver's from now on
         path = self._name() if component is None else self._name(component)
         guarded = self._guarded and (not stat.S_ISREG(status.st_mode) or _guarded(status))
-        return Walked(fd, status, os.fsdecode(path), tuple(self._names), self._last_link and self._links == 1,
-                      filesystem, guarded)
+        return Walked(
+            fd,
+            status,
+            os.fsdecode(path),
+            tuple(self._names),
+            self._last_link and self._links == 1,
+            filesystem,
+            guarded,
+        )
 
 
 def _guarded(status: os.stat_result) -> bool:

@@ -19,6 +19,7 @@ from sandboxed.errors import (
     NoBroker,
     ProtocolError,
     RequestError,
+    TimedOut,
 )
 
 __all__ = [
@@ -31,5 +32,6 @@ __all__ = [
     "OwnedFd",
     "ProtocolError",
     "RequestError",
+    "TimedOut",
     "connect",
 ]

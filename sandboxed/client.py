@@ -8,6 +8,7 @@ a time) and, where the connection was inherited, by several processes that use t
 from __future__ import annotations
 
 import _thread  # threading and typing would cost every program that imports this 6 ms
+import errno
 import fcntl
 import json
 import os
@@ -23,6 +24,7 @@ from sandboxed.errors import (
     NoBroker,
     ProtocolError,
     RequestError,
+    TimedOut,
     open_failed,
 )
 from sandboxed.limits import BATCH_REQUESTS, MESSAGE_BYTES, REPLY_BYTES
@@ -42,6 +44,9 @@ _INTERFACE = "org.fdbroker.Broker."
 _OPENED = b'{"parameters":{"fileDescriptor":0,'
 _CACHED_REQUESTS = 256
 
+# Of all inherited connections of this process: its record locks do not keep its own threads apart.
+_shared_lock = _thread.allocate_lock()
+
 # The rights that a mode of open() needs. Creating is a right of its own, which only "x" asks for.
 _MODE_ACCESS = {
     "r": ("read",),
@@ -55,7 +60,7 @@ _MODE_ACCESS = {
 }
 
 
-def connect(path: str | os.PathLike[str] | None = None, *, timeout: float | None = None) -> "Client":
+def connect(path: str | os.PathLike[str] | None = None, *, timeout: float | None = None) -> Client:
     """Connect to the broker at `path`, else to the one that the environment names, else to the system's.
 
     FDBROKER_SOCKET is the path of a socket, FDBROKER_FD the number of an inherited connection. `timeout`
@@ -75,10 +80,13 @@ def connect(path: str | os.PathLike[str] | None = None, *, timeout: float | None
 
 
 def _inherited(text: str) -> socket.socket:
+    number = -1
     try:
         number = os.dup(int(text))
         connection = socket.socket(fileno=number)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, OverflowError) as error:
+        if number >= 0:
+            os.close(number)
         raise NoBroker(f"FDBROKER_FD={text!r} is no inherited connection: {error}") from error
     connection.setblocking(True)
     return connection
@@ -87,7 +95,9 @@ def _inherited(text: str) -> socket.socket:
 class Client:
     """One connection to a broker. Close it, or use it as a context manager."""
 
-    def __init__(self, connection: socket.socket, *, timeout: float | None = None, shared: bool = False) -> None:
+    def __init__(
+        self, connection: socket.socket, *, timeout: float | None = None, shared: bool = False
+    ) -> None:
         """Take over `connection`, a connected stream socket.
 
         `shared` says that other processes hold the same connection: each call then takes a lock on it.
@@ -96,12 +106,19 @@ class Client:
         self._wait = None if timeout is None else timeout * 1000
         self._poll = select.poll()
         self._poll.register(connection, select.POLLIN)
-        self._lock = _thread.allocate_lock()
+        self._lock = _shared_lock if shared else _thread.allocate_lock()
         self._shared = shared
         self._encoded: dict[tuple[str, tuple[str, ...]], bytes] = {}
 
-    def open(self, path: str | os.PathLike[str], mode: str = "r", buffering: int = -1,
-             encoding: str | None = None, errors: str | None = None, newline: str | None = None) -> IO[Any]:
+    def open(
+        self,
+        path: str | os.PathLike[str],
+        mode: str = "r",
+        buffering: int = -1,
+        encoding: str | None = None,
+        errors: str | None = None,
+        newline: str | None = None,
+    ) -> IO[Any]:
         """Like the built-in open(): a file object, opened by the broker.
 
         Raises Denied, or the OSError of an open that was allowed and failed.
@@ -126,8 +143,15 @@ class Client:
         fd.detach()
         return file
 
-    def open_fd(self, path: str | os.PathLike[str], access: Sequence[str], *, optional: Sequence[str] = (),
-                flags: Sequence[str] = (), mode: int | None = None) -> OwnedFd:
+    def open_fd(
+        self,
+        path: str | os.PathLike[str],
+        access: Sequence[str],
+        *,
+        optional: Sequence[str] = (),
+        flags: Sequence[str] = (),
+        mode: int | None = None,
+    ) -> OwnedFd:
         """Open `path` with the rights in `access` (the policy's words) and return the fd.
 
         `optional` are rights that would be welcome, `flags` lower-case names of open flags that change no
@@ -137,7 +161,7 @@ class Client:
         if optional or flags or mode is not None:
             message = _encode("Open", _request(name, access, optional, flags, mode))
         else:
-            message = self._cached_request(name, tuple(access))
+            message = self._cached_request(name, _words(access))
         reply, fds = self._exchange(message)
         if len(fds) == 1 and reply.startswith(_OPENED):
             return OwnedFd(fds[0], reply)
@@ -150,7 +174,7 @@ class Client:
 
         Any number may be given; they travel in batches. Raises what concerns the call as a whole.
         """
-        wanted = [(os.fspath(path), tuple(access)) for path, access in requests]
+        wanted = [(os.fspath(path), _words(access)) for path, access in requests]
         results: list[OwnedFd | OSError | Busy] = []
         try:
             for batch in _batches(wanted):
@@ -166,20 +190,28 @@ class Client:
         calls = [_request(path, access) for path, access in batch]
         reply, fds = self._exchange(_encode("OpenMany", {"requests": calls}))
         results = self._result(reply, fds, "").get("results")
-        if not isinstance(results, list) or len(results) != len(batch):
+        if not isinstance(results, list) or [type(item) for item in results] != [dict] * len(batch):
             close_all(fds)
             raise ProtocolError("the broker answered another number of requests than it was asked")
         announced = [item["fileDescriptor"] for item in results if item.get("fileDescriptor") is not None]
         _check_announced(fds, announced)
-        return [
-            _failure(item, batch[place][0]) if item.get("fileDescriptor") is None
-            else OwnedFd(fds[item["fileDescriptor"]], reply, place)
-            for place, item in enumerate(results)
-        ]
+        try:
+            return [
+                _failure(item, batch[place][0])
+                if item.get("fileDescriptor") is None
+                else OwnedFd(fds[item["fileDescriptor"]], reply, place)
+                for place, item in enumerate(results)
+            ]
+        except BaseException:
+            close_all(fds)
+            raise
 
     def check(self, path: str | os.PathLike[str], access: Sequence[str]) -> bool:
         """What the policy says of `path`, without touching it. An open may still be denied, or fail."""
-        return bool(self._call("Check", {"path": os.fspath(path), "access": list(access)})["allowed"])
+        allowed = self._call("Check", _request(os.fspath(path), access)).get("allowed")
+        if not isinstance(allowed, bool):
+            raise ProtocolError("the broker answered neither yes nor no")
+        return allowed
 
     def describe(self) -> dict[str, Any]:
         """`peer`: who the broker takes us for; `resources`: what the policy gives us."""
@@ -194,13 +226,18 @@ class Client:
 
     def close(self) -> None:
         """Close the connection: the broker ends this client's grants. Fds that were received stay open."""
-        self._connection.close()
+        if not self._shared:
+            return self._connection.close()
+        # Closing any fd of a file drops the process's record locks on it: not while a thread relies on one.
+        with self._lock:
+            return self._connection.close()
 
-    def __enter__(self) -> "Client":
+    def __enter__(self) -> Client:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
-                 trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def _cached_request(self, path: str, access: tuple[str, ...]) -> bytes:
@@ -226,7 +263,7 @@ class Client:
             error = message.get("error")
             if not isinstance(parameters, dict):
                 raise TypeError("parameters")
-        except (ValueError, TypeError, AttributeError) as problem:
+        except (ValueError, TypeError, AttributeError, RecursionError) as problem:
             close_all(fds)
             raise ProtocolError("the answer is no Varlink reply") from problem
         if error is not None:
@@ -237,11 +274,17 @@ class Client:
     def _exchange(self, message: bytes) -> tuple[bytes, list[int]]:
         """Send one call and receive its reply and fds, which belong to the caller."""
         with self._lock:
+            if self._connection.fileno() < 0:
+                raise ConnectionLost("the connection is closed")
             if not self._shared:
                 return self._exchange_alone(message)
             # POSIX record locks belong to a process, so they keep apart processes that share one socket.
             fcntl.lockf(self._connection, fcntl.LOCK_EX)
             try:
+                if self._poll.poll(0):
+                    # Its caller died before it could take it. What comes next would be taken for another's.
+                    self._spend()
+                    raise ConnectionLost("the connection holds a reply that nobody took, or has ended")
                 return self._exchange_alone(message)
             finally:
                 if self._connection.fileno() >= 0:  # closed: the lock went with it
@@ -251,12 +294,20 @@ class Client:
         try:
             self._connection.sendall(message, socket.MSG_NOSIGNAL)
             return self._receive()
-        except (BrokenPipeError, ConnectionResetError) as error:
-            raise ConnectionLost("the broker closed the connection") from error
-        except BaseException:
+        except BaseException as error:
             # A reply that nobody waits for would be taken for the next one's: the connection is spent.
-            self._connection.close()
+            self._spend()
+            if isinstance(error, (BrokenPipeError, ConnectionResetError)):
+                raise ConnectionLost("the broker closed the connection") from error
+            if isinstance(error, OSError) and error.errno == errno.EPROTO:
+                raise ProtocolError(f"the broker's reply is unusable: {error.strerror}") from error
             raise
+
+    def _spend(self) -> None:
+        """End the connection, for everybody who holds it."""
+        if self._shared:
+            self._connection.shutdown(socket.SHUT_RDWR)
+        self._connection.close()
 
     def _receive(self) -> tuple[bytes, list[int]]:
         decoder: MessageDecoder | None = None
@@ -265,7 +316,7 @@ class Client:
             while True:
                 # A sleeper in recvmsg is also woken when the broker reads the request: poll sleeps through it.
                 if not self._poll.poll(self._wait):
-                    raise TimeoutError("the broker did not answer in time")
+                    raise TimedOut("the broker did not answer in time")
                 data, came = receive_with_fds(self._connection, MESSAGE_BYTES, BATCH_REQUESTS)
                 fds += came
                 if not data:
@@ -285,11 +336,22 @@ class Client:
             raise
 
 
-def _request(path: str, access: Sequence[str], optional: Sequence[str] = (), flags: Sequence[str] = (),
-             mode: int | None = None) -> dict[str, Any]:
+def _words(access: Sequence[str]) -> tuple[str, ...]:
     if isinstance(access, str):
         raise RequestError(f"access is a list of rights, as in [{access!r}]")
-    request: dict[str, Any] = {"path": path, "access": list(access)}
+    return tuple(access)
+
+
+def _request(
+    path: str,
+    access: Sequence[str],
+    optional: Sequence[str] = (),
+    flags: Sequence[str] = (),
+    mode: int | None = None,
+) -> dict[str, Any]:
+    if not path.startswith("/"):
+        raise RequestError(f"the path must be absolute: {path!r}")
+    request: dict[str, Any] = {"path": path, "access": _words(access)}
     if optional:
         request["optional"] = list(optional)
     if flags:
@@ -301,8 +363,11 @@ def _request(path: str, access: Sequence[str], optional: Sequence[str] = (), fla
 
 def _encode(method: str, parameters: dict[str, Any]) -> bytes:
     try:
-        text = json.dumps({"method": _INTERFACE + method, "parameters": parameters},
-                          ensure_ascii=False, separators=(",", ":"))
+        text = json.dumps(
+            {"method": _INTERFACE + method, "parameters": parameters},
+            ensure_ascii=False,
+            separators=(",", ":"),
+        )
         message = text.encode()
     except UnicodeEncodeError as error:
         raise RequestError("the path is not valid Unicode, and the wire has no other names") from error
@@ -332,10 +397,10 @@ def _check_announced(fds: list[int], announced: list[int]) -> None:
 
     A full fd table makes the kernel drop fds without a word (MSG_CTRUNC is not set): counting is the only sign.
     """
-    if sorted(announced) != list(range(len(fds))):
+    if any(type(place) is not int for place in announced) or sorted(announced) != list(range(len(fds))):
         close_all(fds)
         if len(fds) < len(announced):
-            raise OSError(24, "the broker sent more file descriptors than this process can hold")
+            raise OSError(errno.EMFILE, "the broker sent more file descriptors than this process can hold")
         raise ProtocolError("the broker announced other file descriptors than it sent")
 
 
@@ -369,5 +434,5 @@ def _error(name: str, parameters: dict[str, Any], path: str) -> Exception:
     make = _ERRORS.get(name.removeprefix(_INTERFACE))
     try:
         return make(parameters, path) if make else ProtocolError(f"the broker answered {name}")
-    except (KeyError, TypeError, ValueError) as problem:
+    except (KeyError, TypeError, ValueError, OverflowError) as problem:
         return ProtocolError(f"the broker answered a malformed {name}: {problem}")

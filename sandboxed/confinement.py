@@ -227,12 +227,15 @@ def work_directory(uid: int | None, gid: int | None) -> Iterator[str]:
     base = os.environ.get("TMPDIR", "") if os.geteuid() != 0 else ""
     path = os.path.join(base if os.path.isabs(base) else "/tmp", f"fdbroker-{os.urandom(8).hex()}")
     os.mkdir(path, 0o700)
+    maker = os.getpid()
     try:
         if uid is not None and gid is not None:
             os.chown(path, uid, gid, follow_symlinks=False)
         yield path
     finally:
-        remove_tree(path)
+        # A confined half that was forked from here has this frame too.
+        if os.getpid() == maker:
+            remove_tree(path)
 
 
 def remove_tree(path: str) -> None:

@@ -6,6 +6,7 @@ whose fds do not match what it announces, every fd is closed: none is ever left 
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import socket
@@ -33,7 +34,7 @@ class OwnedFd(int):
     _reply: bytes
     _place: int
 
-    def __new__(cls, number: int, reply: bytes = b"", place: int = -1) -> "OwnedFd":
+    def __new__(cls, number: int, reply: bytes = b"", place: int = -1) -> OwnedFd:
         """Take over `number`. `reply` is the message that announced it, `place` its index in a batch."""
         self = super().__new__(cls, number)
         self._open = True
@@ -79,11 +80,12 @@ class OwnedFd(int):
             self._open = False
             os.close(int(self))
 
-    def __enter__(self) -> "OwnedFd":
+    def __enter__(self) -> OwnedFd:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
-                 trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def __repr__(self) -> str:
@@ -106,7 +108,8 @@ def close_all(fds: Sequence[int]) -> None:
 def receive_with_fds(connection: socket.socket, size: int, most: int) -> tuple[bytes, list[int]]:
     """Receive up to `size` bytes and up to `most` fds, close-on-exec; empty bytes at the end of the stream.
 
-    Raises OSError(EPROTO) when control data was lost; everything that came with it is closed.
+    Raises OSError, EMFILE when this process cannot hold what came, EPROTO when more came than there is
+    room for; everything that came with it is closed.
     """
     data, control, flags, _ = connection.recvmsg(size, socket.CMSG_SPACE(4 * most), _CLOSE_ON_EXEC)
     if not control and not flags & _CONTROL_TRUNCATED:
@@ -118,7 +121,9 @@ def receive_with_fds(connection: socket.socket, size: int, most: int) -> tuple[b
     # CMSG_SPACE rounds up, so the kernel may fit one more than was asked for.
     if flags & _CONTROL_TRUNCATED or len(fds) > most:
         close_all(fds)
-        raise OSError(71, "recvmsg: more file descriptors came than there was room for")
+        if len(fds) < most:
+            raise OSError(errno.EMFILE, "more file descriptors came than this process can hold")
+        raise OSError(errno.EPROTO, "more file descriptors came than there was room for")
     return data, fds
 
 

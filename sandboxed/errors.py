@@ -4,6 +4,7 @@
 - a plain OSError (FileNotFoundError, …): the policy allowed the open, and the open itself failed.
 - `RequestError`: ours, the request makes no sense; `NoBroker`: there is nobody to ask.
 - `Busy`: a limit of the broker; trying again later may work.
+- `TimedOut`: no answer within the time that the client gave.
 - `ProtocolError`, `ConnectionLost`: the broker's, or something else answers at its socket.
 """
 
@@ -40,6 +41,10 @@ class NoBroker(BrokerError, ConnectionError):
 
 class ConnectionLost(BrokerError, ConnectionError):
     """The broker closed the connection: it ended, or it found the request malformed."""
+
+
+class TimedOut(BrokerError, TimeoutError):
+    """The broker did not answer in the time that was given; the connection is closed."""
 
 
 class ProtocolError(BrokerError):

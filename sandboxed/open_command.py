@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from sandboxed.child import SignalForwarder, StartError, spawn, wait_with_signals
 from sandboxed.client import Client, connect
 from sandboxed.descriptors import OwnedFd
-from sandboxed.errors import BrokerError, Busy, Denied, NoBroker, RequestError
+from sandboxed.errors import BrokerError, Denied, NoBroker, RequestError
 
 _NO = 1
 _UNUSABLE = 2
@@ -57,16 +57,29 @@ def main(arguments: Sequence[str]) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="fdbroker open", usage="fdbroker open PATH --access RIGHTS [options] [-- CMD …]",
+        prog="fdbroker open",
+        usage="fdbroker open PATH --access RIGHTS [options] [-- CMD …]",
         description="Open one file or device through the broker; CMD gets it as its standard input.",
-        epilog=_EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter)
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("path", metavar="PATH", help="absolute path of the file or device")
-    parser.add_argument("--access", metavar="RIGHTS", required=True, help="the rights needed, as in read,write")
-    parser.add_argument("--flag", metavar="FLAG", action="append", default=[],
-                        help="an open flag that changes no right: direct, dsync, excl, nofollow, nonblock, sync")
+    parser.add_argument(
+        "--access", metavar="RIGHTS", required=True, help="the rights needed, as in read,write"
+    )
+    parser.add_argument(
+        "--flag",
+        metavar="FLAG",
+        action="append",
+        default=[],
+        help="an open flag that changes no right: direct, dsync, excl, nofollow, nonblock, sync",
+    )
     parser.add_argument("--socket", metavar="PATH", help="the broker's socket")
-    parser.add_argument("--listen-fds", action="store_true",
-                        help="pass it as fd 3 with LISTEN_FDS (sd_listen_fds(3)) and leave standard input alone")
+    parser.add_argument(
+        "--listen-fds",
+        action="store_true",
+        help="pass it as fd 3 with LISTEN_FDS (sd_listen_fds(3)) and leave standard input alone",
+    )
     parser.add_argument("--json", action="store_true", help="without CMD: print one JSON object")
     return parser
 
@@ -94,9 +107,8 @@ def _run(client: Client, fd: OwnedFd, command: list[str], listen_fds: bool) -> i
         if listen_fds:
             environment |= {"LISTEN_FDS": "1", "LISTEN_PID": str(os.getpid()), "LISTEN_FDNAMES": "fdbroker"}
 
-    with SignalForwarder() as signals:
-        with spawn(command, place_fd, signals.original_mask) as child:
-            return wait_with_signals(child, signals)
+    with SignalForwarder() as signals, spawn(command, place_fd, signals.original_mask) as child:
+        return wait_with_signals(child, signals)
 
 
 def _explained(error: Exception, path: str) -> str:

@@ -98,7 +98,8 @@ def fstatfs_type(fd: int) -> int:
     answer = _StatFs()
     if _fstatfs(fd, ctypes.byref(answer)) != 0:
         raise _failed(f"fstatfs({fd})")
-    return answer.f_type & 0xFFFFFFFF
+    magic: int = answer.f_type
+    return magic & 0xFFFFFFFF
 
 
 def close_range(first: int, last: int) -> None:

@@ -122,18 +122,25 @@ class Demo:
         """What this machine has and this user may open; the policy gives some of it."""
         if self.root:
             devices = [
-                ("/dev/net/tun", "make network interfaces"), ("/dev/kvm", "run virtual machines"),
-                ("/dev/loop-control", "attach disk images"), ("/dev/hwrng", "read a hardware random source"),
+                ("/dev/net/tun", "make network interfaces"),
+                ("/dev/kvm", "run virtual machines"),
+                ("/dev/loop-control", "attach disk images"),
+                ("/dev/hwrng", "read a hardware random source"),
                 (self.terminal, "a terminal of somebody else"),
             ]
             denied = [("/etc/shadow", "no rule names it"), ("/dev/mem", "no rule names it")]
         else:
-            devices = [("/dev/ptmx", "make terminals"), (self.terminal, "a terminal of its own user"),
-                       ("/dev/kvm", "run virtual machines"), ("/dev/net/tun", "make network interfaces")]
+            devices = [
+                ("/dev/ptmx", "make terminals"),
+                (self.terminal, "a terminal of its own user"),
+                ("/dev/kvm", "run virtual machines"),
+                ("/dev/net/tun", "make network interfaces"),
+            ]
             denied = []
         found = [
             Wanted(path, ("read",) if path == "/dev/hwrng" else ("read", "write"), why, True)
-            for path, why in devices if _openable(path)
+            for path, why in devices
+            if _openable(path)
         ]
         found.append(Wanted(str(self.secret), ("read",), "a file of mode 0600", True))
         found.append(Wanted(str(self.secret), ("read", "write"), "the rule gives only read", False))
@@ -149,13 +156,23 @@ class Demo:
             if item.allowed:
                 kind = "char" if stat.S_ISCHR(os.stat(item.path).st_mode) else "file"
                 name = item.path.strip("/").replace("/", "-") if kind == "char" else "secret"
-                lines.append(f"  - {{name: {name}, clients: [demo], allow: [{', '.join(item.access)}], "
-                             f"type: {kind}, paths: [{item.path}]}}")
+                lines.append(
+                    f"  - {{name: {name}, clients: [demo], allow: [{', '.join(item.access)}], "
+                    f"type: {kind}, paths: [{item.path}]}}"
+                )
         return "\n".join(lines) + "\n"
 
     def _start_broker(self) -> "subprocess.Popen[str]":
-        command = [*FDBROKER, "serve", "--policy", str(self.policy), "--socket", str(self.socket),
-                   "--audit", str(self.audit)]
+        command = [
+            *FDBROKER,
+            "serve",
+            "--policy",
+            str(self.policy),
+            "--socket",
+            str(self.socket),
+            "--audit",
+            str(self.audit),
+        ]
         broker = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
         assert broker.stderr is not None
         line = broker.stderr.readline()
@@ -165,8 +182,13 @@ class Demo:
         return broker
 
     def _confined(self, *command: str) -> "subprocess.CompletedProcess[str]":
-        return subprocess.run([*FDBROKER, "run", "--socket", str(self.socket), "--", *command],
-                              capture_output=True, text=True, timeout=60, check=False)
+        return subprocess.run(
+            [*FDBROKER, "run", "--socket", str(self.socket), "--", *command],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
 
     def _alone(self, wanted: list[Wanted]) -> dict[str, str]:
         ran = self._confined(sys.executable, "-I", "-c", PROBE, *_words(wanted))
@@ -182,8 +204,11 @@ class Demo:
         return {str(place): line.partition("\t")[2] for place, line in enumerate(ran.stdout.splitlines())}
 
     def _by_shell(self) -> tuple[str, str]:
-        path, command = ("/dev/hwrng", "head -c 8 | od -An -tx1") if os.access("/dev/hwrng", os.R_OK) else (
-            str(self.secret), "head -n 1")
+        path, command = (
+            ("/dev/hwrng", "head -c 8 | od -An -tx1")
+            if os.access("/dev/hwrng", os.R_OK)
+            else (str(self.secret), "head -n 1")
+        )
         ran = self._confined(*FDBROKER, "open", path, "--access", "read", "--", "sh", "-c", command)
         if ran.returncode != 0 or not ran.stdout.strip():
             self.faults.append(f"fdbroker open ended with {ran.returncode}: {ran.stderr.strip()}")
@@ -194,27 +219,39 @@ class Demo:
         source = TREE / "tests" / "clients" / "write_fd_read_fd.c"
         subprocess.run(["cc", "-std=c11", "-O2", "-o", str(program), str(source)], check=True)
         program.chmod(0o755)
-        ran = self._confined("sh", "-c", 'exec "$0" "fd:$FDBROKER_FD" "$@"', str(program), item.path, *item.access)
+        ran = self._confined(
+            "sh", "-c", 'exec "$0" "fd:$FDBROKER_FD" "$@"', str(program), item.path, *item.access
+        )
         if ran.returncode != 0:
             self.faults.append(f"the C client ended with {ran.returncode}: {ran.stdout}{ran.stderr.strip()}")
             return "nothing"
         answer = json.loads(ran.stdout)
         return f"fd {answer['fd']} of {item.path}, a {answer['type']} device {answer['rdev']}"
 
-    def _table(self, wanted: list[Wanted], alone: dict[str, str], brokered: dict[str, str],
-               records: list[dict[str, object]]) -> None:
+    def _table(
+        self,
+        wanted: list[Wanted],
+        alone: dict[str, str],
+        brokered: dict[str, str],
+        records: list[dict[str, object]],
+    ) -> None:
         rows = [("ASKED FOR", "", "ALONE", "BROKER", "RULE")]
         opens = [record for record in records if record["event"] == "open"]
         for place, item in enumerate(wanted):
             single, answer = alone.get(str(place), "?"), brokered.get(str(place), "?")
             record = opens[place] if place < len(opens) else {}
             self._judge(item, single, answer, record)
-            rule = f"{record.get('rule')} ({record.get('at')})" if record.get("rule") else f"default: {item.why}"
+            rule = (
+                f"{record.get('rule')} ({record.get('at')})" if record.get("rule") else f"default: {item.why}"
+            )
             rows.append((_short(item.path), "+".join(item.access), single, answer, rule))
         widths = [max(len(row[column]) for row in rows) for column in range(5)]
         print("A confined program, alone and with the broker:\n")
         for row in rows:
-            print("    " + "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
+            print(
+                "    "
+                + "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
+            )
         print()
 
     def _judge(self, item: Wanted, alone: str, answer: str, record: dict[str, object]) -> None:
@@ -229,8 +266,16 @@ class Demo:
         print(f"The audit has {len(records)} lines; the first allow and the first deny:")
         for verdict in ("allow", "deny"):
             record = next((one for one in records if one.get("verdict") == verdict), None)
-            print(textwrap.fill(json.dumps(record), 110, initial_indent="    ", subsequent_indent="      ",
-                                break_long_words=False, break_on_hyphens=False))
+            print(
+                textwrap.fill(
+                    json.dumps(record),
+                    110,
+                    initial_indent="    ",
+                    subsequent_indent="      ",
+                    break_long_words=False,
+                    break_on_hyphens=False,
+                )
+            )
         print()
 
 

@@ -22,8 +22,10 @@ def main(arguments: Sequence[str]) -> int:
         print(f"fdbroker check: {error}", file=sys.stderr)
         return 2
     for name in files.ignored:
-        print(f"fdbroker check: {name} is ignored: policy files are named [A-Za-z0-9][A-Za-z0-9._-]*.yaml",
-              file=sys.stderr)
+        print(
+            f"fdbroker check: {name} is ignored: policy files are named [A-Za-z0-9][A-Za-z0-9._-]*.yaml",
+            file=sys.stderr,
+        )
     try:
         policy = load(files.sources)
     except PolicyError as error:
@@ -35,10 +37,17 @@ def main(arguments: Sequence[str]) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="fdbroker check", description="Read policy files as the broker does, and show every mistake of all "
-        "of them at once, each as file:line:column.", epilog=_EXITS)
-    parser.add_argument("paths", nargs="*", metavar="PATH",
-                        help=f"policy files, or directories of them, read as one set (default: {DEFAULT_POLICY})")
+        prog="fdbroker check",
+        description="Read policy files as the broker does, and show every mistake of all "
+        "of them at once, each as file:line:column.",
+        epilog=_EXITS,
+    )
+    parser.add_argument(
+        "paths",
+        nargs="*",
+        metavar="PATH",
+        help=f"policy files, or directories of them, read as one set (default: {DEFAULT_POLICY})",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     return parser
 
@@ -54,8 +63,10 @@ def _read_all(paths: Sequence[str]) -> PolicyFiles:
 
 def _show_problems(problems: Sequence[Problem], as_json: bool) -> None:
     if as_json:
-        found = [{"file": one.file, "line": one.line, "column": one.column, "message": one.message}
-                 for one in problems]
+        found = [
+            {"file": one.file, "line": one.line, "column": one.column, "message": one.message}
+            for one in problems
+        ]
         print(json.dumps({"good": False, "problems": found}))
         return
     for problem in problems:
@@ -65,7 +76,18 @@ def _show_problems(problems: Sequence[Problem], as_json: bool) -> None:
 
 def _show_good(policy: Policy, count: int, as_json: bool) -> None:
     if as_json:
-        print(json.dumps({"good": True, "problems": [], "files": count, "rules": len(policy.rules),
-                          "policy": policy.digest}))
+        print(
+            json.dumps(
+                {
+                    "good": True,
+                    "problems": [],
+                    "files": count,
+                    "rules": len(policy.rules),
+                    "policy": policy.digest,
+                }
+            )
+        )
         return
-    print(f"good: {len(policy.rules)} rules in {count} file{'s' if count != 1 else ''}, policy {policy.digest}")
+    print(
+        f"good: {len(policy.rules)} rules in {count} file{'s' if count != 1 else ''}, policy {policy.digest}"
+    )

@@ -45,7 +45,11 @@ def main(arguments: Sequence[str]) -> int:
         say("run", "there is no command to run: fdbroker run --policy FILE -- CMD …")
         return OWN_TROUBLE
     try:
-        with _identity(options.user) as who, work_directory(who.uid, who.gid) as work, SignalForwarder() as signals:
+        with (
+            _identity(options.user) as who,
+            work_directory(who.uid, who.gid) as work,
+            SignalForwarder() as signals,
+        ):
             if options.policy is not None:
                 return _run_embedded(command, options.policy, options.audit, who, work, signals)
             return _run_connected(command, options.socket, who, work, signals)
@@ -66,17 +70,30 @@ class _Parser(argparse.ArgumentParser):
 
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
-        prog="fdbroker run", usage="fdbroker run (--policy FILE | --socket PATH) [--user USER] [--audit FILE] -- CMD …",
+        prog="fdbroker run",
+        usage="fdbroker run (--policy FILE | --socket PATH) [--user USER] [--audit FILE] -- CMD …",
         description="Run CMD confined, with a broker for the files and devices that it may have.",
-        epilog=_EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter)
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--policy", metavar="FILE",
-                        help="be the broker for CMD, by the policy file or directory FILE; no daemon is needed")
+    source.add_argument(
+        "--policy",
+        metavar="FILE",
+        help="be the broker for CMD, by the policy file or directory FILE; no daemon is needed",
+    )
     source.add_argument("--socket", metavar="PATH", help="connect CMD to the broker that listens at PATH")
-    parser.add_argument("--user", metavar="USER", help="as root: run CMD as USER (default: an unused uid of its own)")
-    parser.add_argument("--audit", metavar="FILE",
-                        help="with --policy: append a JSON line for each decision to FILE (-: standard error)")
-    parser.add_argument("command", nargs=argparse.REMAINDER, metavar="CMD …", help="the command and its arguments")
+    parser.add_argument(
+        "--user", metavar="USER", help="as root: run CMD as USER (default: an unused uid of its own)"
+    )
+    parser.add_argument(
+        "--audit",
+        metavar="FILE",
+        help="with --policy: append a JSON line for each decision to FILE (-: standard error)",
+    )
+    parser.add_argument(
+        "command", nargs=argparse.REMAINDER, metavar="CMD …", help="the command and its arguments"
+    )
     return parser
 
 
@@ -95,8 +112,14 @@ def _identity(user: str | None) -> Iterator[_Who]:
             yield _Who(held.uid, held.gid)
 
 
-def _run_embedded(command: list[str], policy_path: str, audit_path: str | None, who: _Who, work: str,
-                  signals: SignalForwarder) -> int:
+def _run_embedded(
+    command: list[str],
+    policy_path: str,
+    audit_path: str | None,
+    who: _Who,
+    work: str,
+    signals: SignalForwarder,
+) -> int:
     policy = policy_from(policy_path)
     audit = audit_to(audit_path, standard=2)
     with EmbeddedBroker(policy, audit) as broker:

@@ -42,14 +42,29 @@ def main(arguments: Sequence[str]) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="fdbroker serve", description="Open files and devices for clients, as the policy allows.",
-        epilog=_EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--policy", metavar="PATH", default=DEFAULT_POLICY,
-                        help="a policy file, or a directory of them (default: %(default)s)")
-    parser.add_argument("--socket", metavar="PATH", default=DEFAULT_SOCKET,
-                        help="where clients connect (default: %(default)s)")
-    parser.add_argument("--audit", metavar="FILE", default="-",
-                        help="append a JSON line for each decision to FILE (default: -, standard output)")
+        prog="fdbroker serve",
+        description="Open files and devices for clients, as the policy allows.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--policy",
+        metavar="PATH",
+        default=DEFAULT_POLICY,
+        help="a policy file, or a directory of them (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--socket",
+        metavar="PATH",
+        default=DEFAULT_SOCKET,
+        help="where clients connect (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--audit",
+        metavar="FILE",
+        default="-",
+        help="append a JSON line for each decision to FILE (default: -, standard output)",
+    )
     return parser
 
 

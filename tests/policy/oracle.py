@@ -1,0 +1,126 @@
+"""The meaning of a policy, read once more from its description: slow, plain, and sharing no code with the real
+one but the words. It works on the text of rules; the property tests hold the real one against it.
+"""
+
+import fnmatch
+from collections.abc import Sequence
+from typing import Any
+
+from policy import FileType, Object, Peer, Request, Rights, parse_rights
+
+OWN = ("/dev/tty", "/dev/fd", "/dev/stdin", "/dev/stdout", "/dev/stderr")
+
+
+def listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def path_matches(pattern: str, path: str) -> bool:
+    wanted, parts = pattern.split("/"), path.split("/")
+    if wanted[-1] == "**":
+        wanted, parts = wanted[:-1], parts[: len(wanted) - 1] if len(parts) >= len(wanted) else [""]
+    return len(wanted) == len(parts) and all(map(fnmatch.fnmatchcase, parts, wanted))
+
+
+def in_ranges(number: int, ranges: Any) -> bool:
+    bounds = [str(one).split("-") for one in listed(ranges)]
+    return any(int(bound[0]) <= number <= int(bound[-1]) for bound in bounds)
+
+
+def overlap(wanted: Any, known: Sequence[frozenset[str] | None]) -> bool | None:
+    if any(names is not None and names & set(listed(wanted)) for names in known):
+        return True
+    return None if None in known else False
+
+
+def overlap_ids(wanted: Any, known: Sequence[frozenset[int] | None]) -> bool | None:
+    if any(ids is not None and any(in_ranges(one, wanted) for one in ids) for ids in known):
+        return True
+    return None if None in known else False
+
+
+def client_holds(client: Any, peer: Peer, narrows: bool) -> bool:
+    truths: list[bool | None]
+    if client == "any":
+        truths = [True if peer.embedded else peer.has_account]
+    else:
+        uids = None if peer.uid is None else frozenset([peer.uid])
+        names = [peer.group_names] + ([peer.account_group_names] if narrows else [])
+        gids = [peer.gids] + ([peer.account_gids] if narrows else [])
+        truths = [
+            overlap(client["user"], [peer.user_names]) if "user" in client else True,
+            overlap_ids(client["uid"], [uids]) if "uid" in client else True,
+            overlap(client["group"], names) if "group" in client else True,
+            overlap_ids(client["gid"], gids) if "gid" in client else True,
+            peer.socket in listed(client["socket"]) if "socket" in client else True,
+        ]
+    return all(narrows if truth is None else truth for truth in truths)
+
+
+def clients_hold(clients: list[Any], peer: Peer, narrows: bool) -> bool:
+    return any(client_holds(client, peer, narrows) for client in clients)
+
+
+def any_path(patterns: Sequence[str], path: str) -> bool:
+    return any(path_matches(pattern, path) for pattern in patterns)
+
+
+def names(patterns: Sequence[str], path: str) -> list[str]:
+    """Which of an allow's patterns match: only literal ones for what is each process's own."""
+    literal = path in OWN or path.startswith("/dev/fd/")
+    return [one for one in patterns if path_matches(one, path) and not (literal and set(one) & set("*?["))]
+
+
+def allow_matches(rule: dict[str, Any], request: Request, peer: Peer, found: Object) -> bool:
+    types = [FileType(word) for word in rule.get("type", ["file"])]
+    asked = names(rule["paths"], request.path)
+    is_own = found.path in OWN or found.path.startswith("/dev/fd/")
+    link = (
+        found.last_link
+        and found.type in (FileType.CHAR, FileType.BLOCK)
+        and set(types) == {found.type}
+        and found.path.startswith("/dev/")
+        and not is_own
+        and any(not pattern.endswith("/**") for pattern in asked)
+    )
+    return (
+        bool(asked)
+        and found.type in types
+        and (bool(names(rule["paths"], found.path)) or link)
+        and not any(any_path(rule.get("except_paths", []), one) for one in (request.path, found.path, *found.names))
+        and clients_hold(rule["clients"], peer, narrows=False)
+        and not clients_hold(rule.get("except_clients", []), peer, narrows=True)
+    )
+
+
+def deny_matches(rule: dict[str, Any], request: Request, peer: Peer, found: Object) -> bool:
+    types = [FileType(word) for word in rule.get("type", [])]
+    return (
+        any(
+            ("paths" not in rule or any_path(rule["paths"], one)) and not any_path(rule.get("except_paths", []), one)
+            for one in (request.path, found.path, *found.names)
+        )
+        and (not types or found.type is None or found.type in types)
+        and ("clients" not in rule or clients_hold(rule["clients"], peer, narrows=True))
+        and not clients_hold(rule.get("except_clients", []), peer, narrows=False)
+    )
+
+
+def decide(rules: Sequence[dict[str, Any]], request: Request, peer: Peer, found: Object) -> tuple[Rights, str] | None:
+    """The rights that are granted and the name of the rule, or None."""
+    denied = Rights(0)
+    for rule in rules:
+        if "deny" in rule and deny_matches(rule, request, peer, found):
+            denied |= parse_rights(rule["deny"])
+    if denied & request.needed:
+        return None
+    if Rights.APPEND in denied:
+        denied |= Rights.WRITE
+    choices = []
+    for rule in rules:
+        rights = parse_rights(rule.get("allow", []))
+        if request.needed in rights and "allow" in rule and allow_matches(rule, request, peer, found):
+            extra = request.optional & rights & ~denied & ~request.needed
+            count = len([one for one in extra if not (one is Rights.APPEND and Rights.WRITE in extra)])
+            choices.append((-count, rule["name"], request.needed | extra))
+    return (min(choices)[2], min(choices)[1]) if choices else None

@@ -1,0 +1,140 @@
+"""Random policies, peers, requests and objects from a world so small that they meet often."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+from hypothesis import strategies as st
+
+from policy import FileType, Object, Peer, Policy, Request, Source, Verdict, load, parse_rights
+
+RuleText = dict[str, Any]
+
+OPEN_WORDS = ["read", "write", "truncate", "ioctl"]
+DENY_WORDS = ["read", "write", "append", "truncate", "ioctl", "create"]
+TYPES = [kind.value for kind in FileType]
+DIRECTORIES = ["/dev", "/srv", "/srv/a"]
+PATHS = [f"{directory}/{leaf}" for directory in DIRECTORIES for leaf in ("a", "b", "tty", "null")]
+GLOBS = [f"{directory}/{glob}" for directory in DIRECTORIES for glob in ("*", "?", "[ab]", "t*", "[!a]", "**")]
+CLIENTS: list[Any] = [
+    {"user": "mia"},
+    {"user": ["tom", "mia"]},
+    {"uid": "1000"},
+    {"uid": ["5", "1000-1001"]},
+    {"group": "lab"},
+    {"gid": "50-60"},
+    {"socket": "default"},
+    {"user": "mia", "group": ["lab", "adm"]},
+    "any",
+]
+
+
+def subsets(values: Sequence[Any], least: int, most: int) -> list[list[Any]]:
+    return [list(one) for size in range(least, most + 1) for one in combinations(values, size)]
+
+
+# Choices from ready lists, not lists of choices: drawing is what these tests spend their time on.
+paths = st.sampled_from(PATHS)
+pattern_lists = st.sampled_from(subsets([*PATHS, *GLOBS, "/**", "/*/a", "/srv/*/b", "/*/*"], 1, 2))
+client_lists = st.sampled_from(subsets(CLIENTS, 1, 2))
+optional_rights = st.sampled_from(subsets(OPEN_WORDS, 0, 4)).map(parse_rights)
+wanted_rights = st.sampled_from(subsets([*OPEN_WORDS, "append"], 1, 5)).map(parse_rights)
+
+
+def rules(action: str) -> st.SearchStrategy[RuleText]:
+    """Rules without a name: named() gives each its own."""
+    is_allow = action == "allow"
+    words = subsets(OPEN_WORDS if is_allow else DENY_WORDS, 1, 4)
+    types = subsets(["file", "char", "block", "fifo"] if is_allow else TYPES, 1, 2)
+    mandatory = {action: st.sampled_from(words)}
+    optional = {
+        "except_clients": client_lists,
+        "except_paths": pattern_lists,
+        "type": st.sampled_from(types),
+    }
+    (mandatory if is_allow else optional).update(clients=client_lists, paths=pattern_lists)
+    return st.fixed_dictionaries(mandatory, optional=optional)
+
+
+allows = rules("allow")
+denies = rules("deny")
+rule_lists = st.lists(st.one_of(allows, denies), max_size=4)
+
+
+def named(texts: Sequence[RuleText]) -> list[RuleText]:
+    return [{"name": f"r{number}", **text} for number, text in enumerate(texts)]
+
+
+def source(texts: Sequence[RuleText], name: str = "10-test.yaml") -> Source:
+    """A policy file with these rules; JSON is YAML."""
+    return Source(name, json.dumps({"version": "1", "rules": list(texts)}))
+
+
+def policy_of(texts: Sequence[RuleText]) -> Policy:
+    return load([source(texts)])
+
+
+def known_or_not(values: Sequence[Any]) -> st.SearchStrategy[Any]:
+    return st.sampled_from([None, *map(frozenset, subsets(values, 0, 2))])
+
+
+peers = st.builds(
+    Peer,
+    uid=st.sampled_from([None, 0, 5, 1000, 1001]),
+    user_names=known_or_not(["mia", "tom", "root"]),
+    gids=known_or_not([0, 50, 60]),
+    group_names=known_or_not(["lab", "adm", "users"]),
+    account_gids=known_or_not([0, 50, 60]),
+    account_group_names=known_or_not(["lab", "adm", "users"]),
+    has_account=st.sampled_from([None, True, False]),
+    socket=st.sampled_from(["default", "gpu"]),
+    embedded=st.booleans(),
+)
+requests = st.builds(Request, paths, wanted_rights, optional_rights)
+
+
+@dataclass(frozen=True)
+class Situation:
+    """A request of a peer, and the object that its path leads to."""
+
+    request: Request
+    peer: Peer
+    object: Object
+
+    def decided_by(self, policy: Policy) -> Verdict:
+        return policy.decide(self.request, self.peer, self.object)
+
+    def allowed_by(self, texts: Sequence[RuleText]) -> bool:
+        return self.decided_by(policy_of(texts)).allowed
+
+
+@st.composite
+def situations(draw: st.DrawFn) -> Situation:
+    request = draw(requests)
+    found = draw(
+        st.builds(
+            Object,
+            path=st.sampled_from([request.path] * len(PATHS) + PATHS),
+            type=st.sampled_from([FileType.FILE, FileType.FILE, FileType.CHAR, FileType.BLOCK, None]),
+            names=st.sampled_from(subsets(PATHS, 0, 1)).map(tuple),
+            last_link=st.booleans(),
+        )
+    )
+    return Situation(request, draw(peers), found)
+
+
+@st.composite
+def granted(draw: st.DrawFn) -> tuple[list[RuleText], Situation]:
+    """Rules and a situation that they may well allow: the first rule is made for it."""
+    situation = draw(situations())
+    asked = situation.request.path
+    kind = situation.object.type or FileType.FILE
+    fitting = {
+        "allow": ["use", "truncate"],
+        "clients": [{"socket": "default"}, "any"],
+        "paths": draw(st.sampled_from([[asked], [asked, situation.object.path], ["/**"]])),
+        "type": [kind.value],
+    }
+    return named([fitting, *draw(rule_lists)]), situation

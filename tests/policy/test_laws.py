@@ -1,0 +1,359 @@
+"""The laws of the language, sentence by sentence, held against random policies and situations."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import Phase, find, given, settings
+from hypothesis import strategies as st
+
+from policy import FileType, Object, Peer, PolicyError, Request, Rights, Source, load, parse_rights
+from tests.policy import oracle
+from tests.policy.strategies import (
+    OPEN_WORDS,
+    RuleText,
+    Situation,
+    allows,
+    client_lists,
+    denies,
+    granted,
+    named,
+    optional_rights,
+    paths,
+    pattern_lists,
+    peers,
+    policy_of,
+    rule_lists,
+    situations,
+    source,
+    wanted_rights,
+)
+
+Case = tuple[list[RuleText], Situation]
+PEER_FACTS = ["uid", "user_names", "gids", "group_names", "account_gids", "account_group_names", "has_account"]
+
+
+def is_allow(rule: RuleText) -> bool:
+    return "allow" in rule
+
+
+# Without these the laws could hold for want of a case. Only whether one is found matters, not which.
+FINDING = settings(phases=[Phase.generate], max_examples=5_000, database=None)
+
+
+@pytest.mark.parametrize("allowed", [True, False])
+def test_cases_reach_every_verdict(allowed: bool) -> None:
+    find(granted(), lambda case: len(case[0]) > 2 and case[1].allowed_by(case[0]) is allowed, settings=FINDING)
+
+
+def test_cases_reach_a_grant_through_a_link_that_the_rule_names_only_at_one_end() -> None:
+    def is_such(case: Case) -> bool:
+        rules, situation = case
+        without_link = replace(situation, object=replace(situation.object, last_link=False))
+        return situation.allowed_by(rules) and not without_link.allowed_by(rules)
+
+    find(granted(), is_such, settings=FINDING)
+
+
+def test_cases_reach_an_optional_right_that_a_deny_takes_away() -> None:
+    def is_such(case: Case) -> bool:
+        rules, situation = case
+        verdict = situation.decided_by(policy_of(rules))
+        freely = situation.decided_by(policy_of([rule for rule in rules if is_allow(rule)]))
+        return verdict.allowed and verdict.rights != freely.rights
+
+    find(granted(), is_such, settings=FINDING)
+
+
+@given(granted())
+def test_verdict_is_that_of_the_plain_reading(case: Case) -> None:
+    rules, situation = case
+    verdict = situation.decided_by(policy_of(rules))
+    expected = oracle.decide(rules, situation.request, situation.peer, situation.object)
+    granted_by = (verdict.rights, verdict.rule.name) if verdict.allowed and verdict.rule else None
+    assert granted_by == expected
+
+
+# Sentence 1
+
+
+@given(granted(), st.randoms(use_true_random=False))
+def test_law_1_order_of_rules_changes_nothing(case: Case, random: Any) -> None:
+    rules, situation = case
+    shuffled = random.sample(rules, len(rules))
+    assert situation.decided_by(policy_of(shuffled)).reason == situation.decided_by(policy_of(rules)).reason
+
+
+@given(granted(), st.integers(0, 5))
+def test_law_1_order_of_files_changes_nothing(case: Case, cut: int) -> None:
+    rules, situation = case
+    files = [source(rules[:cut], "10-first.yaml"), source(rules[cut:], "20-second.yaml")]
+    one, other = load(files), load(reversed(files))
+    assert one.digest == other.digest
+    assert one.rules == other.rules
+    assert situation.decided_by(one) == situation.decided_by(other)
+
+
+@pytest.mark.parametrize("section", ["clients: {lab: {user: mia}}", "sockets: {gpu: {path: /run/gpu}}"])
+def test_law_1_name_declared_twice_is_an_error_in_any_order(section: str) -> None:
+    files = [Source(name, f"version: 1\n{section}\n") for name in ("10-a.yaml", "20-b.yaml")]
+    for order in (files, files[::-1]):
+        with pytest.raises(PolicyError) as error:
+            load(order)
+        assert "20-b.yaml:2:" in str(error.value)
+        assert "is declared twice, first at 10-a.yaml:2:" in str(error.value)
+
+
+# Sentence 2
+
+
+NARROWING = st.fixed_dictionaries({}, optional={"except_clients": client_lists, "except_paths": pattern_lists})
+
+
+@given(granted(), NARROWING)
+def test_law_2_exception_of_an_allow_never_grants(case: Case, exceptions: RuleText) -> None:
+    rules, situation = case
+    narrowed = {**rules[0], **exceptions}
+    assert situation.allowed_by([narrowed]) <= situation.allowed_by(rules[:1])
+
+
+@given(granted(), denies, NARROWING)
+def test_law_2_exception_of_a_deny_never_refuses(case: Case, deny: RuleText, exceptions: RuleText) -> None:
+    rules, situation = case
+    plain = {key: value for key, value in deny.items() if not key.startswith("except_")}
+    without = named([*rules[:1], plain])
+    excepted = named([*rules[:1], {**plain, **exceptions}])
+    assert situation.allowed_by(without) <= situation.allowed_by(excepted)
+
+
+@given(granted(), denies, st.sampled_from(["paths", "clients", "type"]))
+def test_law_2_matcher_of_a_deny_never_refuses(case: Case, deny: RuleText, matcher: str) -> None:
+    rules, situation = case
+    without = {key: value for key, value in deny.items() if key != matcher}
+    assert situation.allowed_by(named([rules[0], without])) <= situation.allowed_by(named([rules[0], deny]))
+
+
+# Sentence 3
+
+
+@given(granted(), st.sets(st.sampled_from(PEER_FACTS), min_size=1))
+def test_law_3_fact_about_a_peer_that_is_unknown_never_grants(case: Case, forgotten: set[str]) -> None:
+    rules, situation = case
+    unknown: dict[str, Any] = dict.fromkeys(forgotten)
+    ignorant = replace(situation, peer=replace(situation.peer, **unknown))
+    assert ignorant.allowed_by(rules) <= situation.allowed_by(rules)
+
+
+@given(granted())
+def test_law_3_type_that_is_unknown_is_never_granted(case: Case) -> None:
+    rules, situation = case
+    assert not replace(situation, object=replace(situation.object, type=None)).allowed_by(rules)
+
+
+@given(granted(), denies)
+def test_law_3_type_that_is_unknown_is_denied_by_a_deny_of_any_type(case: Case, deny: RuleText) -> None:
+    rules, situation = case
+    typed, untyped = ({**deny, "type": ["char"]}, {key: deny[key] for key in deny if key != "type"})
+    unknown = replace(situation, object=replace(situation.object, type=None))
+    verdicts = [unknown.decided_by(policy_of(named([rules[0], one]))) for one in (typed, untyped)]
+    assert verdicts[0].reason == verdicts[1].reason
+
+
+# Sentence 4
+
+
+@given(granted(), peers)
+def test_law_4_groups_of_the_account_database_never_grant(case: Case, other: Peer) -> None:
+    rules, situation = case
+    nothing_narrows: frozenset[Any] = frozenset()
+    peer = replace(situation.peer, account_gids=nothing_narrows, account_group_names=nothing_narrows)
+    more = replace(peer, account_gids=other.account_gids, account_group_names=other.account_group_names)
+    assert replace(situation, peer=more).allowed_by(rules) <= replace(situation, peer=peer).allowed_by(rules)
+
+
+@given(granted())
+def test_law_4_peer_that_drops_its_groups_escapes_no_deny(case: Case) -> None:
+    rules, situation = case
+    peer = replace(
+        situation.peer, gids=situation.peer.account_gids, group_names=situation.peer.account_group_names
+    )
+    dropped = replace(peer, gids=frozenset(), group_names=frozenset())
+    assert replace(situation, peer=dropped).allowed_by(rules) <= replace(situation, peer=peer).allowed_by(rules)
+
+
+# Sentence 5
+
+
+@given(granted())
+def test_law_5_nothing_is_touched_that_would_be_refused_by_its_path(case: Case) -> None:
+    rules, situation = case
+    policy = policy_of(rules)
+    refusal = policy.consider(situation.request, situation.peer).refusal
+    if refusal is not None:
+        assert not refusal.allowed
+        assert not situation.decided_by(policy).allowed
+
+
+@given(granted())
+def test_law_5_one_rule_matches_both_paths_when_no_link_explains_it(case: Case) -> None:
+    rules, situation = case
+    plain = replace(situation, object=replace(situation.object, last_link=False))
+    rule = plain.decided_by(policy_of(rules)).rule
+    if rule is not None and plain.allowed_by(rules):
+        for path in (plain.request.path, plain.object.path):
+            assert any(pattern.matches(path[1:].split("/")) for pattern in rule.paths)
+
+
+@given(granted(), st.sampled_from(["asked", "resolved", "met"]))
+def test_law_5_deny_of_any_name_refuses(case: Case, which: str) -> None:
+    rules, situation = case
+    if which == "met":
+        situation = replace(situation, object=replace(situation.object, names=("/some/name",)))
+    path = {"asked": situation.request.path, "resolved": situation.object.path, "met": "/some/name"}[which]
+    assert not situation.allowed_by(named([*rules, {"deny": "all", "paths": [path]}]))
+
+
+# Sentence 6
+
+
+@given(granted(), optional_rights)
+def test_law_6_optional_rights_never_refuse(case: Case, optional: Rights) -> None:
+    rules, situation = case
+    other = replace(situation, request=replace(situation.request, optional=optional))
+    assert other.allowed_by(rules) is situation.allowed_by(rules)
+
+
+@given(granted(), st.sampled_from(OPEN_WORDS))
+def test_law_6_denied_right_is_refused_when_needed_and_dropped_when_optional(case: Case, word: str) -> None:
+    rules, situation = case
+    right = parse_rights([word])
+    with_deny = named([*rules, {"deny": word}])
+    verdict = situation.decided_by(policy_of(with_deny))
+    if right & situation.request.needed:
+        assert not verdict.allowed
+    else:
+        assert verdict.allowed is situation.allowed_by(rules)
+        assert not right & verdict.rights
+
+
+# Sentence 7
+
+
+@given(granted())
+def test_law_7_request_is_allowed_iff_one_allow_alone_allows_it(case: Case) -> None:
+    rules, situation = case
+    refusing = [rule for rule in rules if not is_allow(rule)]
+    alone = [situation.allowed_by([rule, *refusing]) for rule in rules if is_allow(rule)]
+    assert situation.allowed_by(rules) is any(alone)
+
+
+# Sentence 8
+
+
+@given(granted())
+def test_law_8_most_optional_rights_then_the_smallest_id_win(case: Case) -> None:
+    rules, situation = case
+    refusing = [rule for rule in rules if not is_allow(rule)]
+    alone = [situation.decided_by(policy_of([rule, *refusing])) for rule in rules if is_allow(rule)]
+    able = [
+        (-optional_count(situation, verdict.rights), verdict.rule.id, verdict)
+        for verdict in alone
+        if verdict.allowed and verdict.rule is not None
+    ]
+    if able:
+        assert situation.decided_by(policy_of(rules)) == min(able)[2]
+
+
+def optional_count(situation: Situation, rights: Rights) -> int:
+    """Write counts once: the append in it is not another right."""
+    extra = rights & ~situation.request.needed
+    return len([right for right in extra if not (right is Rights.APPEND and Rights.WRITE in extra)])
+
+
+# Sentence 9
+
+
+@given(granted())
+def test_law_9_fd_carries_the_needed_and_granted_optional_rights_of_one_rule(case: Case) -> None:
+    rules, situation = case
+    verdict = situation.decided_by(policy_of(rules))
+    if not verdict.allowed:
+        assert verdict.rights == Rights(0)
+        return
+    assert verdict.rule is not None
+    assert situation.request.needed in verdict.rights
+    assert verdict.rights in situation.request.needed | situation.request.optional
+    assert verdict.rights in verdict.rule.rights
+    assert Rights.WRITE not in verdict.rights or Rights.APPEND in verdict.rights
+
+
+# Sentence 10
+
+
+@given(granted(), denies)
+def test_law_10_adding_a_deny_never_grants(case: Case, deny: RuleText) -> None:
+    rules, situation = case
+    before, after = (situation.decided_by(policy_of(one)) for one in (rules, named([*rules, deny])))
+    assert after.allowed <= before.allowed
+
+
+@given(granted(), st.data())
+def test_law_10_removing_an_allow_never_grants(case: Case, data: st.DataObject) -> None:
+    rules, situation = case
+    removed = data.draw(st.sampled_from([rule for rule in rules if is_allow(rule)]))
+    assert situation.allowed_by([rule for rule in rules if rule is not removed]) <= situation.allowed_by(rules)
+
+
+@given(granted(), allows)
+def test_law_10_adding_an_allow_never_refuses(case: Case, allow: RuleText) -> None:
+    rules, situation = case
+    assert situation.allowed_by(rules) <= situation.allowed_by(named([*rules, allow]))
+
+
+@given(granted(), wanted_rights)
+def test_law_10_more_rights_are_never_easier(case: Case, more: Rights) -> None:
+    rules, situation = case
+    greedy = replace(situation, request=replace(situation.request, needed=situation.request.needed | more))
+    assert greedy.allowed_by(rules) <= situation.allowed_by(rules)
+
+
+@given(granted())
+def test_law_10_knowing_of_no_link_never_grants(case: Case) -> None:
+    rules, situation = case
+    plain = replace(situation, object=replace(situation.object, last_link=False))
+    assert plain.allowed_by(rules) <= situation.allowed_by(rules)
+
+
+@given(granted(), paths)
+def test_law_10_another_name_of_the_object_never_grants(case: Case, name: str) -> None:
+    rules, situation = case
+    more = replace(situation, object=replace(situation.object, names=(*situation.object.names, name)))
+    assert more.allowed_by(rules) <= situation.allowed_by(rules)
+
+
+@given(rule_lists, situations())
+def test_law_10_what_was_decided_before_changes_nothing(texts: list[RuleText], situation: Situation) -> None:
+    policy = policy_of(named(texts))
+    first = situation.decided_by(policy)
+    for uid in range(3):
+        policy.decide(situation.request, replace(situation.peer, uid=uid), situation.object)
+    assert situation.decided_by(policy) == first
+    assert situation.decided_by(policy_of(named(texts))) == first
+
+
+@given(granted())
+def test_lexical_refusal_holds_for_every_object(case: Case) -> None:
+    rules, situation = case
+    policy = policy_of(rules)
+    if not policy.decide(situation.request, situation.peer, None).allowed:
+        assert not situation.decided_by(policy).allowed
+
+
+def test_lexical_verdict_and_consideration_agree() -> None:
+    policy = policy_of(named([{"allow": "use", "clients": [{"user": "mia"}], "paths": ["/dev/a"], "type": "char"}]))
+    mia = Peer(1000, frozenset(["mia"]), frozenset(), frozenset())
+    for path, allowed in (("/dev/a", True), ("/dev/b", False)):
+        request = Request(path, parse_rights(["use"]))
+        assert policy.decide(request, mia, None).allowed is allowed
+        assert (policy.consider(request, mia).refusal is None) is allowed
+        assert policy.decide(request, mia, Object(path, FileType.CHAR)).allowed is allowed

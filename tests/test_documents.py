@@ -1,0 +1,123 @@
+"""The examples of README and docs do what they say."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from support import TREE, allow, is_device, needs_root, policy
+
+import sandboxed
+from broker.limits import REFUSALS_BURST, REFUSALS_PER_SECOND
+from broker.messages import FLAGS
+from policy import Source, load
+from sandboxed.limits import BATCH_REQUESTS, MESSAGE_BYTES
+
+DOCUMENTS = sorted([*TREE.glob("*.md"), *TREE.glob("docs/**/*.md")])
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"\]\(([^)#\s]+)[^)]*\)")
+
+
+def blocks(language: str) -> list[pytest.param]:  # type: ignore[valid-type]
+    """Every example in `language`, named for its document and place there."""
+    return [
+        pytest.param(match[2], id=f"{path.relative_to(TREE)}-{number}")
+        for path in DOCUMENTS
+        for number, match in enumerate(BLOCK.finditer(path.read_text()))
+        if match[1] == language
+    ]
+
+
+@pytest.mark.parametrize("text", blocks("yaml"))
+def test_policy_of_a_document_loads(text: str) -> None:
+    assert load([Source("example.yaml", text)]).rules
+
+
+@pytest.mark.parametrize("text", blocks("json"))
+def test_json_of_a_document_is_json(text: str) -> None:
+    json.loads(text)
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(TREE)))
+def test_links_of_a_document_lead_somewhere(path: Path) -> None:
+    for target in LINK.findall(path.read_text()):
+        assert target.startswith("https://") or (path.parent / target).exists(), target
+
+
+@needs_root
+@pytest.mark.skipif(
+    not (is_device("/dev/kvm") and is_device("/dev/hwrng")),
+    reason="the example opens /dev/kvm and /dev/hwrng",
+)
+def test_python_of_the_readme_runs(place: Path) -> None:
+    rules = place / "kvm.yaml"
+    rules.write_text(
+        policy(
+            allow("kvm", "/dev/kvm", "use", "type: char", "any"),
+            allow("random", "/dev/hwrng", "read", "type: char", "any"),
+        )
+    )
+    asking, split = [example.values[0] for example in blocks("python") if "README" in str(example.id)]
+    run = [
+        sys.executable,
+        "-m",
+        "broker.main",
+        "run",
+        "--policy",
+        str(rules),
+        "--",
+        sys.executable,
+        "-c",
+        asking,
+    ]
+    ran = subprocess.run(run, cwd=TREE, capture_output=True, text=True, timeout=60, check=False)
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert "['read', 'write', 'ioctl']" in ran.stdout
+    assert "no use to ask for /dev/mem" in ran.stdout
+
+    alone = f"import sys; sys.path.insert(0, '{TREE}')\n" + split.replace('"kvm.yaml"', repr(str(rules)))
+    ran = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", alone],
+        cwd=place,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert "name=" in ran.stdout
+
+
+def test_numbers_of_the_documents_are_those_of_the_code() -> None:
+    wire, audit = (TREE / "docs/wire.md").read_text(), (TREE / "docs/audit.md").read_text()
+    assert f"{MESSAGE_BYTES:,} bytes" in wire
+    assert f"{BATCH_REQUESTS} requests" in wire
+    assert f"first {REFUSALS_BURST:,} and then {REFUSALS_PER_SECOND} a second" in audit
+    assert all(f"`{flag}`" in wire for flag in FLAGS)
+
+
+def test_shipped_interface_is_the_documented_one() -> None:
+    text = (Path(sandboxed.__file__).parent / "org.fdbroker.Broker.varlink").read_text()
+    assert text.startswith("#")
+    for method in ("Open", "OpenMany", "Check", "Release", "Describe"):
+        assert f"method {method}(" in text
+        assert method in (TREE / "docs/wire.md").read_text()
+
+
+def test_threats_of_the_security_document_name_tests_that_exist() -> None:
+    text = (TREE / "SECURITY.md").read_text()
+    named = set(re.findall(r"`((?:tests/)?[\w/]+\.py)::(test_\w+)`", text))
+    assert len(named) > 20
+    for path, name in named:
+        assert f"def {name}(" in (TREE / path).read_text(), f"{path}::{name}"
+
+
+def test_make_targets_of_the_readme_exist() -> None:
+    listed = subprocess.run(
+        ["make", "help"], cwd=TREE, capture_output=True, text=True, check=True, env=os.environ
+    )
+    for target in re.findall(r"^make (\w+)", (TREE / "README.md").read_text(), re.MULTILINE):
+        assert f"make {target}" in listed.stdout
