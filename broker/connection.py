@@ -106,9 +106,11 @@ class Connection:
         "_held",
         "_output",
         "_recvmsg",
+        "_sender",
+        "_sendmsg",
         "_shared",
         "_socket",
-        "_ucred",
+        "_unread",
         "client",
         "fd",
         "state",
@@ -124,13 +126,15 @@ class Connection:
         """Take over `connection`, non-blocking and with SO_PASSCRED. `changed` is told of each new state."""
         self._socket = connection
         self._recvmsg = connection.recvmsg
+        self._sendmsg = connection.sendmsg
+        self._unread = shared.unread
         self._shared = shared
         self._changed = changed
         self._decoder = MessageDecoder()
         self._held: bytes | None = None  # a call that waits for its turn
         self._output = b""  # the rest of a reply
         self._answered = False  # a reply was sent that may be unread
-        self._ucred = b""  # the credentials that were found right last
+        self._sender: list[tuple[int, int, bytes]] = []  # the control data that was found right last
         self.client = client
         self.fd = connection.fileno()
         self.state = State.CALL
@@ -138,15 +142,39 @@ class Connection:
     # --- events ------------------------------------------------------------------------------------------
 
     def handle(self, events: int) -> None:
-        """Do what `events` of the event loop make possible."""
-        state = self.state
-        if state is _CALL and events & _IN:
-            self._receive()
-        elif events & (select.EPOLLHUP | select.EPOLLERR):
+        """Do what `events` of the event loop make possible.
+
+        A call that was made before, whole and alone, and whose object was decided on before, is answered
+        here and now: this is the path of nearly every open, so it is one function.
+        """
+        if self.state is not _CALL or not events & _IN:
+            return self._handle_other(events)
+        try:
+            data, control, flags, _ = self._recvmsg(RECEIVE_BYTES, _CONTROL_BYTES)
+        except BlockingIOError:
+            return None
+        except OSError:
+            return self.close()
+        if (control != self._sender or flags) and not self._sender_is_connector(data, control, flags):
+            return None
+        plan = self.client.plans.get(data)
+        if plan is None or self._decoder.waiting:
+            return self._received(data)
+        if self._answered:
+            fcntl.ioctl(self.fd, _SIOCOUTQ, self._unread)
+            if self._unread != _NOTHING:
+                return self._wait_for_reader(data[:-1])
+        started = time.perf_counter_ns()
+        if isinstance(plan, list):
+            return self._open_many(plan, started)
+        return self._open(plan, started)
+
+    def _handle_other(self, events: int) -> None:
+        if events & (select.EPOLLHUP | select.EPOLLERR):
             self.close()
-        elif state is State.READER:
+        elif self.state is State.READER:
             self._go_on()
-        elif state is State.ROOM:
+        elif self.state is State.ROOM:
             self._send_rest()
 
     def close(self) -> None:
@@ -163,31 +191,17 @@ class Connection:
 
     # --- receiving ---------------------------------------------------------------------------------------
 
-    def _receive(self) -> None:
-        try:
-            data, control, flags, _ = self._recvmsg(RECEIVE_BYTES, _CONTROL_BYTES)
-        except BlockingIOError:
-            return
-        except OSError:
-            return self.close()
+    def _received(self, data: bytes) -> None:
         if not data:
             return self.close()
-        if (len(control) != 1 or control[0][2] != self._ucred or flags & _CONTROL_TRUNCATED) and not (
-            self._sender_is_connector(control, flags)
-        ):
-            return None
-        # A call that was made before, whole and alone: nothing is left to parse.
-        if not self._decoder.waiting and (plan := self.client.plans.get(data)) is not None:
-            if self._reader_is_behind():
-                self._held = data[:-1]
-                return self._enter(State.READER)
-            started = time.perf_counter_ns()
-            return self._open_many(plan, started) if isinstance(plan, list) else self._open(plan, started)
         self._decoder.feed(data)
         return self._go_on()
 
-    def _sender_is_connector(self, control: list[tuple[int, int, bytes]], flags: int) -> bool:
+    def _sender_is_connector(self, data: bytes, control: list[tuple[int, int, bytes]], flags: int) -> bool:
         """Check whose words these are; closes the connection when they are not the connector's."""
+        if not data:
+            self.close()
+            return False
         if flags & _CONTROL_TRUNCATED:
             return self._refuse("file descriptors were sent to the broker")
         if len(control) != 1 or control[0][1] != socket.SCM_CREDENTIALS or len(control[0][2]) != _UCRED.size:
@@ -195,7 +209,7 @@ class Connection:
         uid = _UCRED.unpack(control[0][2])[1]
         if uid != self.client.uid:
             return self._refuse(f"uid {uid} wrote into this connection")
-        self._ucred = control[0][2]
+        self._sender = control
         return True
 
     def _refuse(self, reason: str) -> bool:
@@ -223,9 +237,10 @@ class Connection:
 
     def _serve(self, message: bytes) -> None:
         started = time.perf_counter_ns()
-        if self._reader_is_behind():
-            self._held = message
-            return self._enter(State.READER)
+        if self._answered:
+            fcntl.ioctl(self.fd, _SIOCOUTQ, self._unread)
+            if self._unread != _NOTHING:
+                return self._wait_for_reader(message)
         try:
             call = messages.decode_call(message)
         except InvalidCall as error:
@@ -252,13 +267,10 @@ class Connection:
             return self._answer(invalid_parameter(error))
         return self._answer(service.call(self.client, call.method, call.parameters))
 
-    def _reader_is_behind(self) -> bool:
-        """Whether the client has not read the last reply yet."""
-        if not self._answered:
-            return False
-        unread = self._shared.unread
-        fcntl.ioctl(self.fd, _SIOCOUTQ, unread)
-        return unread != _NOTHING
+    def _wait_for_reader(self, message: bytes) -> None:
+        """The client has not read the last reply yet: serve `message` when it has."""
+        self._held = message
+        self._enter(State.READER)
 
     def _serve_oneway(self, method: str, parameters: object) -> None:
         """A call that wants no reply. An open has nowhere to put its fd, so it is refused."""
@@ -275,7 +287,13 @@ class Connection:
         if reply is None:
             os.close(fd)
             return self._answer(audit_busy())
-        return self._send(reply, (fd,))
+        try:
+            sent = self._sendmsg((reply,), ((_SOL_SOCKET, _SCM_RIGHTS, _ONE_FD.pack(fd)),), _SEND_FLAGS)
+        except OSError as error:
+            return self._not_sent((fd,), error)
+        finally:
+            os.close(fd)
+        return self._sent(reply, sent)
 
     def _open_unknown(self, plan: Plan, started: int) -> None:
         try:
@@ -318,33 +336,29 @@ class Connection:
     # --- sending -----------------------------------------------------------------------------------------
 
     def _answer(self, answer: Answer) -> None:
-        self._send(answer.data, answer.fds)
-
-    def _send(self, data: bytes, fds: Sequence[int]) -> None:
         """Send a reply; its fds are closed here whatever becomes of it."""
+        data, fds = answer
         try:
             if fds:
-                rights = _ONE_FD.pack(fds[0]) if len(fds) == 1 else struct.pack(f"{len(fds)}i", *fds)
-                sent = self._socket.sendmsg((data,), ((_SOL_SOCKET, _SCM_RIGHTS, rights),), _SEND_FLAGS)
+                rights = struct.pack(f"{len(fds)}i", *fds)
+                sent = self._sendmsg((data,), ((_SOL_SOCKET, _SCM_RIGHTS, rights),), _SEND_FLAGS)
             else:
                 sent = self._socket.send(data, _SEND_FLAGS)
-        except BlockingIOError:
-            # Only an unread reply can fill the socket, and there is none.
-            sent = 0
         except OSError as error:
             return self._not_sent(fds, error)
         finally:
             close_all(fds)
+        return self._sent(data, sent)
+
+    def _sent(self, data: bytes, sent: int) -> None:
         self._answered = True
         if sent != len(data):
-            if fds and sent == 0:
-                return self.close()
             self._output = data[sent:]
             self._enter(State.ROOM)
-        return None
 
     def _not_sent(self, fds: Sequence[int], error: OSError) -> None:
-        # An ordinary user's fds in flight are limited (RLIMIT_NOFILE): this reply can be refused, not the client.
+        # An ordinary user's fds in flight are limited (RLIMIT_NOFILE): this reply is refused, not the client.
+        # EAGAIN closes too: the last reply was read, so only a client that shrank its buffer gets there.
         if error.errno == errno.ETOOMANYREFS and fds:
             return self._answer(send_failed())
         return self.close()

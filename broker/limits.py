@@ -16,7 +16,7 @@ ACCEPT_BURST = 64
 UNREAD_REPLY_BYTES = 64 * 1024
 
 # Grants remembered for one connection. They are small, but a client that opens for years and never
-# releases must not grow the broker. The oldest is forgotten first; its fd is not affected.
+# releases must not grow the broker. The older half is forgotten then; its fds are not affected.
 GRANTS_PER_CONNECTION = 4096
 
 # Bytes of prepared requests that are remembered in all, of one message that may be, and what a plan takes

@@ -126,13 +126,13 @@ class _Reader:
         self._report.abandon(line + 1, column + 1, f"this is not YAML: {told}{hint}")
 
     def _section(self, key: Scalar, event: yaml.Event) -> Section:
+        if not isinstance(event, yaml.CollectionStartEvent):
+            node = self._node(event, 1)
+            return Section(key, type(node), iter([(None, node)]))
         self._refuse_properties(event)
         if isinstance(event, yaml.SequenceStartEvent):
             return Section(key, Sequence, self._list_entries())
-        if isinstance(event, yaml.MappingStartEvent):
-            return Section(key, Mapping, self._mapping_entries())
-        node = self._node(event, 1)
-        return Section(key, type(node), iter([(None, node)]))
+        return Section(key, Mapping, self._mapping_entries())
 
     def _list_entries(self) -> Iterator[tuple[None, Node]]:
         while not isinstance(event := self._next(), yaml.SequenceEndEvent):

@@ -52,7 +52,7 @@ def test_client_matches_certainly_and_possibly(client: Client, peer: Peer, certa
     assert deny_concerns((), (client,), peer) is not certainly
     # Where it narrows: a deny's clients, an allow's exceptions.
     assert deny_concerns((client,), (), peer) is possibly
-    assert allow_admits((Client(any_account=True),), (client,), MIA) is not client.possibly_matches(MIA)
+    assert allow_admits((Client(sockets=names(peer.socket)),), (client,), peer) is not possibly
 
 
 def test_allow_without_clients_admits_nobody_and_deny_without_clients_concerns_everybody() -> None:
