@@ -173,7 +173,10 @@ class Connection:
         if events & (select.EPOLLHUP | select.EPOLLERR):
             self.close()
         elif self.state is State.READER:
-            self._go_on()
+            # While it is behind nothing is changed: to watch anew would report the same room for ever.
+            fcntl.ioctl(self.fd, _SIOCOUTQ, self._unread)
+            if self._unread == _NOTHING:
+                self._go_on()
         elif self.state is State.ROOM:
             self._send_rest()
 

@@ -252,8 +252,8 @@ class Service:
         peer = client.peer
         resources = [
             {
-                "paths": [str(pattern) for pattern in rule.paths],
-                "except": [str(pattern) for pattern in rule.except_paths],
+                "paths": [pattern.text for pattern in rule.paths],
+                "except": [pattern.text for pattern in rule.except_paths],
                 "access": rights_words(rule.rights),
                 "types": sorted(kind.value for kind in rule.types or ()),
             }

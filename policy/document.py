@@ -31,7 +31,9 @@ VALUES_PER_ENTRY = 100_000
 # The parser in C where PyYAML was built with it: some twenty times as fast.
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
-_UNPRINTABLE = re.compile("[^\t\n\r -~\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+# What YAML does not allow; and the line ends of YAML 1.1 that editors do not show, behind which a comment ends
+# unseen.
+_REFUSED = re.compile("[^\t\n\r -~\xa0-\u2027\u202a-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]|\r(?!\n)")
 _NEEDS_QUOTES = frozenset("[]{}:*&!@`%")
 
 
@@ -66,10 +68,10 @@ def _decoded(text: str | bytes, report: FileReport) -> str:
     except UnicodeDecodeError as error:
         before = data[: error.start].decode(errors="replace").removeprefix("\ufeff")
         _abandon_at_offset(before, len(before), f"byte {data[error.start]:#04x} is not UTF-8", report)
-    unprintable = _UNPRINTABLE.search(decoded)
-    if unprintable:
-        found = f"the character {unprintable.group()!r} is not allowed in a policy"
-        _abandon_at_offset(decoded, unprintable.start(), found, report)
+    refused = _REFUSED.search(decoded)
+    if refused:
+        found = f"the character {refused.group()!r} is not allowed in a policy"
+        _abandon_at_offset(decoded, refused.start(), found, report)
     return decoded
 
 

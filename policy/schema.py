@@ -252,11 +252,10 @@ def _check_keys(values: dict[str, Any], node: Node, shown: str, report: FileRepo
 
 
 def _refuse_types_later(types: tuple[FileType, ...], rule: MappingNode, report: FileReport) -> None:
-    """Refuse an allow of what only rights of later versions could be used on."""
-    for kind in types:
-        if kind in _TYPES_LATER:
-            place = next(value for key, value in rule.entries if key.text == "type")
-            report.at(place, f"an allow of type {kind.value!r} is not available in this version")
+    """Refuse an allow of nothing but what only rights of later versions could be used on."""
+    if types and _TYPES_LATER.issuperset(types):
+        place = next(value for key, value in rule.entries if key.text == "type")
+        report.at(place, f"an allow of type {types[0].value!r} alone is not available in this version")
 
 
 _RIGHT = fields.word(RIGHT_WORDS)

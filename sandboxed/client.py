@@ -47,12 +47,13 @@ _CACHED_REQUESTS = 256
 # Of all inherited connections of this process: its record locks do not keep its own threads apart.
 _shared_lock = _thread.allocate_lock()
 
-# The rights that a mode of open() needs. Creating is a right of its own, which only "x" asks for.
+# The rights that a mode of open() needs. Creating is a right of its own, which only "x" asks for; "w" truncates
+# what can be truncated, and whether this can, only the open tells.
 _MODE_ACCESS = {
     "r": ("read",),
     "r+": ("read", "write"),
-    "w": ("write", "truncate"),
-    "w+": ("read", "write", "truncate"),
+    "w": ("write",),
+    "w+": ("read", "write"),
     "a": ("append",),
     "a+": ("read", "append"),
     "x": ("write", "create"),
@@ -133,15 +134,17 @@ class Client:
         try:
             regular = stat.S_ISREG(os.fstat(fd).st_mode)
             if "w" in kind and regular:
+                if "truncate" not in fd.rights:
+                    self.release(fd)
+                    raise Denied(os.fspath(path))
                 os.ftruncate(fd, 0)
             if buffering < 0 and "+" in kind and "b" in mode and not regular:
                 buffering = 0  # the built-in refuses to buffer both ways where it can't seek
-            file = open(int(fd), mode, buffering, encoding, errors, newline)  # noqa: SIM115
+            # By an opener, so that the fd has one owner at any time: what fails after it, closes what it gave.
+            return open(path, mode, buffering, encoding, errors, newline, True, lambda *_: fd.detach())
         except BaseException:
             fd.close()
             raise
-        fd.detach()
-        return file
 
     def open_fd(
         self,

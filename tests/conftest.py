@@ -2,11 +2,11 @@
 
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
-from support import Broker
+from support import FDBROKER, Broker
 
 
 @pytest.fixture
@@ -21,12 +21,12 @@ def place() -> Iterator[Path]:
 
 
 @pytest.fixture
-def start_broker(place: Path) -> Iterator[Callable[[str], Broker]]:
+def start_broker(place: Path) -> Iterator[Callable[..., Broker]]:
     """Starts brokers, and checks each for leaks at the end."""
     brokers: list[Broker] = []
 
-    def start(policy: str) -> Broker:
-        broker = Broker(place, policy)
+    def start(policy: str, program: Sequence[str] = FDBROKER) -> Broker:
+        broker = Broker(place, policy, program)
         brokers.append(broker)
         return broker
 

@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ import sandboxed
 TREE = Path(__file__).resolve().parent.parent
 SECONDS = 20
 EVERYBODY = "{uid: 0-4294967294}"
+FDBROKER = (sys.executable, "-m", "broker.main")
 
 # A uid without an account, for clients of a broker that root runs.
 STRANGER = 64999
@@ -65,16 +66,15 @@ def children_of(pid: int) -> list[int]:
 class Broker:
     """A broker that runs: `fdbroker serve` as its users start it."""
 
-    def __init__(self, place: Path, policy: str) -> None:
+    def __init__(self, place: Path, policy: str, program: Sequence[str] = FDBROKER) -> None:
+        """Start it in `place`; `program` stands for the command `fdbroker`."""
         self.socket = str(place / "broker.sock")
         self.audit = place / "audit.jsonl"
         self.policy = place / "test.yaml"
         self.policy.write_text(policy)
         self.process = subprocess.Popen(
             [
-                sys.executable,
-                "-m",
-                "broker.main",
+                *program,
                 "serve",
                 "--policy",
                 str(self.policy),

@@ -2,7 +2,20 @@
 
 import pytest
 
-from policy import FileType, Object, Peer, Policy, Request, Rights, Source, Verdict, load, parse_rights, rights_words
+from policy import (
+    FileType,
+    Object,
+    Peer,
+    Policy,
+    Request,
+    Rights,
+    Source,
+    Verdict,
+    load,
+    parse_rights,
+    rights_words,
+)
+from tests.policy.strategies import policy_of
 
 TEXT = """\
 version: 1
@@ -160,6 +173,15 @@ def test_optional_rights_choose_the_rule_and_are_dropped_by_denies(
     policy: Policy, needed: str, optional: str, path: str, kind: FileType, expected: str
 ) -> None:
     assert shown(policy.decide(request(path, needed, optional), MIA, Object(path, kind))) == expected
+
+
+def test_optional_write_counts_as_one_right_though_it_implies_append() -> None:
+    rules = [
+        {"name": "a", "allow": ["read", "ioctl"], "clients": ["any"], "paths": ["/a"]},
+        {"name": "b", "allow": ["read", "write"], "clients": ["any"], "paths": ["/a"]},
+    ]
+    verdict = policy_of(rules).decide(request("/a", "read", "write ioctl"), MIA, Object("/a", F))
+    assert shown(verdict) == "a: read ioctl"
 
 
 @pytest.mark.parametrize("path", ["/dev/stdin", "/dev/stdout", "/dev/stderr", "/dev/fd", "/dev/fd/3", "/dev/tty"])

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from policy import PatternError, parse_pattern
 from policy.index import PathIndex
 from policy.paths import shape_fault, split
+from policy.patterns import Glob
 
 SHAPES = [
     ("", "it is not absolute"),
@@ -157,6 +158,19 @@ def test_index_finds_exactly_the_patterns_that_match(texts: list[str], path: lis
     patterns = [parse_pattern(text) for text in texts]
     index = PathIndex((pattern, place) for place, pattern in enumerate(patterns))
     assert sorted(index.find(path)) == [place for place, one in enumerate(patterns) if one.matches(path)]
+
+
+def test_index_compares_a_name_only_with_wildcards_that_begin_as_it_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    compared: list[str] = []
+
+    def note(glob: Glob, component: str) -> bool:
+        compared.append(glob.text)
+        return True
+
+    monkeypatch.setattr(Glob, "matches", note)
+    index = PathIndex((parse_pattern(f"/dev/n{number}x*"), number) for number in range(1_000))
+    assert index.find(["dev", "n57xy"]) == [57]
+    assert compared == ["n57x*"]
 
 
 def test_index_finds_a_short_name_once_among_prefixes_of_several_lengths() -> None:

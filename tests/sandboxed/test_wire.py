@@ -1,5 +1,6 @@
 """The framing, without I/O: any stream of bytes is cut into the messages that were joined to make it."""
 
+import itertools
 import json
 from collections.abc import Iterable
 from typing import Any
@@ -35,7 +36,7 @@ def messages_of(decoder: MessageDecoder, pieces: Iterable[bytes]) -> list[bytes]
 def pieces_of(stream: bytes, cuts: Iterable[int]) -> list[bytes]:
     """`stream`, cut at these places."""
     places = [0, *sorted(cut % (len(stream) + 1) for cut in cuts), len(stream)]
-    return [stream[start:end] for start, end in zip(places, places[1:], strict=False)]
+    return [stream[start:end] for start, end in itertools.pairwise(places)]
 
 
 @given(MESSAGES, st.lists(st.integers(0, 400), max_size=12))
