@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from broker.opener import TOO_MANY_SLOW, Opener, Outcome, Plan
-from broker.service import Answer, Client, Service, Tally
+from broker.service import Answer, Client, Decision, Service
 from broker.walk import MayBlock
 
 if TYPE_CHECKING:
@@ -23,29 +23,27 @@ class Batch:
         self._client = client
         self._plans = plans
         self._started = started
-        self._tally = Tally()
+        self._decisions: list[Decision] = []
 
     def run(self, connection: Connection) -> Answer | None:
         """Decide what is left and return the answer, or None when it comes later, by connection.answer_late()."""
-        service, client, tally, started = self._service, self._client, self._tally, self._started
-        open_known = self._opener.open_known
-        for plan in self._plans[len(tally.results) :]:
-            fd = open_known(plan)
+        opener, decisions = self._opener, self._decisions
+        for plan in self._plans[len(decisions) :]:
+            fd = opener.open_known(plan)
             if fd >= 0:
-                service.tally_known(client, tally, plan, fd, started)
+                decisions.append(Decision(plan, fd, None))
                 continue
             try:
-                outcome = self._opener.open(plan)
+                outcome = opener.open(plan)
             except MayBlock:
                 if connection.open_elsewhere(plan, lambda late: self._late(connection, late)):
                     return None
                 outcome = TOO_MANY_SLOW
-            service.tally(client, tally, plan, outcome, started)
-        return service.answer_open_many(client, tally)
+            decisions.append(Decision(plan, outcome.fd, outcome))
+        return self._service.answer_open_many(self._client, decisions, self._started)
 
     def _late(self, connection: Connection, outcome: Outcome) -> None:
-        plan = self._plans[len(self._tally.results)]
-        self._service.tally(self._client, self._tally, plan, outcome, self._started)
+        self._decisions.append(Decision(self._plans[len(self._decisions)], outcome.fd, outcome))
         answer = self.run(connection)
         if answer is not None:
             connection.answer_late(answer)

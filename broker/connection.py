@@ -10,10 +10,10 @@ Rules that this module enforces:
 
 import errno
 import fcntl
-import os
 import select
 import socket
 import struct
+import sys
 import time
 from collections.abc import Callable, Sequence
 from enum import Enum, auto
@@ -21,14 +21,14 @@ from enum import Enum, auto
 from broker import messages
 from broker.batch import Batch
 from broker.helpers import Helpers
+from broker.hotpath import record_and_pass
 from broker.messages import PREFIX, InvalidCall, InvalidParameter
 from broker.opener import TOO_MANY_SLOW, Opener, Outcome, Plan
 from broker.service import (
     Answer,
     Client,
+    Decision,
     Service,
-    Tally,
-    audit_busy,
     invalid_parameter,
     not_implemented,
     send_failed,
@@ -173,9 +173,10 @@ class Connection:
         if events & (select.EPOLLHUP | select.EPOLLERR):
             self.close()
         elif self.state is State.READER:
-            # While it is behind nothing is changed: to watch anew would report the same room for ever.
+            # While it is behind nothing is changed: to watch anew would report the same room for ever. When
+            # the kernel reports a read, it has still to subtract the last byte of it (sock_wfree()).
             fcntl.ioctl(self.fd, _SIOCOUTQ, self._unread)
-            if self._unread == _NOTHING:
+            if int.from_bytes(self._unread, sys.byteorder) <= 1:
                 self._go_on()
         elif self.state is State.ROOM:
             self._send_rest()
@@ -286,16 +287,14 @@ class Connection:
         fd = self._shared.opener.open_known(plan)
         if fd < 0:
             return self._open_unknown(plan, started)
-        reply = self._shared.service.grant_known(self.client, plan, started)
-        if reply is None:
-            os.close(fd)
-            return self._answer(audit_busy())
+        service = self._shared.service
+        record, reply = service.grant_known(self.client, plan, started)
         try:
-            sent = self._sendmsg((reply,), ((_SOL_SOCKET, _SCM_RIGHTS, _ONE_FD.pack(fd)),), _SEND_FLAGS)
+            sent = record_and_pass(service.audit.fd, record, self._socket, reply, fd)
         except OSError as error:
             return self._not_sent((fd,), error)
-        finally:
-            os.close(fd)
+        if sent < 0:
+            return self._answer(service.answer_known(self.client, record, reply, fd))
         return self._sent(reply, sent)
 
     def _open_unknown(self, plan: Plan, started: int) -> None:
@@ -308,9 +307,7 @@ class Connection:
         return self._answer(self._decided(plan, outcome, started))
 
     def _decided(self, plan: Plan, outcome: Outcome, started: int) -> Answer:
-        service, tally = self._shared.service, Tally()
-        service.tally(self.client, tally, plan, outcome, started)
-        return service.answer_open(self.client, tally)
+        return self._shared.service.answer_open(self.client, Decision(plan, outcome.fd, outcome), started)
 
     def open_elsewhere(self, plan: Plan, done: Callable[[Outcome], None]) -> bool:
         """Open in a process of its own, for this one must not wait; `done` gets the outcome. False at the limit."""

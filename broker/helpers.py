@@ -2,7 +2,9 @@
 
 A name on a dead FUSE or NFS mount puts whoever touches it to sleep. So the worker forks, the child decides
 and opens as the worker would have, hands over the outcome with the fd, and ends. Rules that this module
-enforces: at most so many at once, in all and for one uid; none outlives its deadline; the worker never waits.
+enforces: at most so many at once, in all and for one uid; at its deadline each is killed and its client told;
+the worker never waits. A child counts until it is really gone: what sleeps so deep that SIGKILL does not end
+it goes on to cost the one who asked for it.
 """
 
 import errno
@@ -18,7 +20,7 @@ from broker.limits import HELPER_SECONDS, HELPERS, HELPERS_PER_UID
 from broker.opener import Opener, Outcome, Plan
 from policy import Policy, Rights
 from sandboxed.descriptors import close_all, receive_with_fds, send_with_fds
-from sandboxed.syscalls import close_all_but
+from sandboxed.syscalls import PR_SET_PDEATHSIG, close_all_but, prctl
 
 _ANSWER_BYTES = 65536
 
@@ -46,23 +48,23 @@ class Helper:
         self.deadline = deadline
         self.done = done
         self._policy = policy
-        self.socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        try:
-            pid = os.fork()
-        except OSError:
-            self.socket.close()
-            theirs.close()
-            raise
-        if pid == 0:
-            _child(theirs, plan, opener, policy)
-        theirs.close()
-        self._pid = pid
-        self._pidfd = os.pidfd_open(pid)
+        self.given_up = False
+        self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._socket.setblocking(False)
+        with theirs:
+            try:
+                pid = os.fork()
+                if pid == 0:
+                    _child(theirs, plan, opener, policy)
+                self.pidfd = _pidfd_of(pid)
+            except OSError:
+                self._socket.close()
+                raise
 
     def outcome(self) -> Outcome:
-        """What the child found; called when its socket can be read."""
+        """What the child found; called when it has ended."""
         try:
-            data, fds = receive_with_fds(self.socket, _ANSWER_BYTES, 1)
+            data, fds = receive_with_fds(self._socket, _ANSWER_BYTES, 1)
         except OSError as error:
             return _failed(error.errno or errno.EIO)
         if not data:
@@ -82,13 +84,15 @@ class Helper:
             answer.device,
         )
 
-    def end(self) -> None:
-        """End the child, whatever it waits for, and free what was held for it."""
-        signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
-        # A sleep on a dead mount ends at SIGKILL; should one not, the worker must not wait for it.
-        os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED | os.WNOHANG)
-        os.close(self._pidfd)
-        self.socket.close()
+    def kill(self) -> None:
+        """End the child, whatever it waits for."""
+        signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+
+    def close(self) -> None:
+        """Free what was held for the child; one that has ended is no zombie afterwards."""
+        os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED | os.WNOHANG)
+        os.close(self.pidfd)
+        self._socket.close()
 
 
 class Helpers:
@@ -99,10 +103,10 @@ class Helpers:
         self._opener = opener
         self._policy = policy
         self._clock = clock
-        self.running: dict[int, Helper] = {}  # by the fd to watch
+        self.running: dict[int, Helper] = {}  # by the pidfd, which can be read when the child has ended
 
     def start(self, plan: Plan, done: Callable[[Outcome], None]) -> int | None:
-        """Start the open of `plan` and return the fd to watch, or None at the limit."""
+        """Start the open of `plan` and return the pidfd to watch, or None at the limit."""
         mine = sum(helper.uid == plan.peer.uid for helper in self.running.values())
         if len(self.running) >= HELPERS or mine >= HELPERS_PER_UID:
             return None
@@ -110,36 +114,46 @@ class Helpers:
             helper = Helper(plan, self._opener, self._policy, done, self._clock() + HELPER_SECONDS)
         except OSError:
             return None
-        self.running[helper.socket.fileno()] = helper
-        return helper.socket.fileno()
+        self.running[helper.pidfd] = helper
+        return helper.pidfd
 
-    def finish(self, fd: int) -> None:
-        """The child behind `fd` has answered or died: hand on what came of it."""
-        helper = self.running.pop(fd)
-        outcome = helper.outcome()
-        helper.end()
-        helper.done(outcome)
+    def finish(self, pidfd: int) -> None:
+        """The child behind `pidfd` has ended: hand on what came of it."""
+        helper = self.running.pop(pidfd)
+        outcome = None if helper.given_up else helper.outcome()
+        helper.close()
+        if outcome is not None:
+            helper.done(outcome)
 
     def next_deadline(self) -> float | None:
-        """When the next child has to be ended, on the given clock."""
-        return min((helper.deadline for helper in self.running.values()), default=None)
+        """When the next child has to be killed, on the given clock."""
+        return min((one.deadline for one in self.running.values() if not one.given_up), default=None)
 
-    def overdue(self) -> list[int]:
-        """The fds of the children whose time is up."""
+    def give_up_overdue(self) -> None:
+        """Kill every child whose time is up, and report ETIMEDOUT."""
         now = self._clock()
-        return [fd for fd, helper in self.running.items() if helper.deadline <= now]
-
-    def give_up(self, fd: int) -> None:
-        """End the child behind `fd` and report ETIMEDOUT."""
-        helper = self.running.pop(fd)
-        helper.end()
-        helper.done(_failed(errno.ETIMEDOUT))
+        for helper in list(self.running.values()):
+            if helper.deadline <= now and not helper.given_up:
+                helper.given_up = True
+                helper.kill()
+                helper.done(_failed(errno.ETIMEDOUT))
 
     def end_all(self) -> None:
         """End every child."""
         for helper in self.running.values():
-            helper.end()
+            helper.kill()
+            helper.close()
         self.running.clear()
+
+
+def _pidfd_of(child: int) -> int:
+    """Its pidfd. Raises OSError, and then has ended the child: nothing could watch it."""
+    try:
+        return os.pidfd_open(child)
+    except OSError:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        raise
 
 
 def _failed(number: int) -> Outcome:
@@ -149,6 +163,7 @@ def _failed(number: int) -> Outcome:
 def _child(answer_to: socket.socket, plan: Plan, opener: Opener, policy: Policy) -> Any:
     """The whole life of the child; it never returns."""
     try:
+        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # a worker that is killed leaves none behind
         close_all_but({0, 1, 2, answer_to.fileno(), *opener.fds()})
         outcome = opener.open_slowly(plan)
         data = msgspec.msgpack.encode(

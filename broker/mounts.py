@@ -61,6 +61,8 @@ class MountTable:
         self._changed = select.poll()
         # proc(5): a change of the mount table is an exceptional event on this file.
         self._changed.register(self._file, select.POLLPRI)
+        # The kernel tells each opened file once: this one is for whoever else wants to know.
+        self._watched = open("/proc/self/mountinfo", "rb", buffering=0)  # noqa: SIM115 (lives as long as self)
         self._types: dict[bytes, bytes] = {}
         self._read()
 
@@ -74,9 +76,14 @@ class MountTable:
         """The table's fd."""
         return self._file.fileno()
 
+    def watched(self) -> int:
+        """An fd that reports each change as an exceptional event (EPOLLPRI), for an event loop to watch."""
+        return self._watched.fileno()
+
     def close(self) -> None:
-        """Close the table's fd."""
+        """Close the table's fds."""
         self._file.close()
+        self._watched.close()
 
     def _read(self) -> None:
         self._file.seek(0)

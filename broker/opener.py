@@ -7,15 +7,18 @@ Rules that this module enforces, in this order:
 4. a device node counts only on devtmpfs or devpts, and a directory is never handed out;
 5. that very object is opened, not its name again, never waiting for a FIFO or a lease.
 
-An object is remembered only below directories that root alone can change. Its name is then opened at once,
-and the fd is used only if it is the same object, of the same kind, as the one that was decided on.
+An object is remembered only below directories that root alone can change, and until something is mounted.
+Its name is then opened at once, and the fd is used only if it is the same object, of the same kind, as the
+one that was decided on.
 """
 
 import errno
 import os
 import stat
+import weakref
 from typing import NamedTuple
 
+from broker.hotpath import expected, open_same
 from broker.messages import Asked
 from broker.records import fields, printable
 from broker.walk import (
@@ -27,14 +30,7 @@ from broker.walk import (
     WalkRefused,
 )
 from policy import FileType, Object, Peer, Policy, Request, Rights, Rule, Verdict, rights_words
-from sandboxed.syscalls import (
-    AT_FDCWD,
-    OPEN_HOW_SIZE,
-    RESOLVE_NO_MAGICLINKS,
-    RESOLVE_NO_SYMLINKS,
-    open_how,
-    openat2_or_negative,
-)
+from sandboxed.syscalls import RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS
 
 _TYPES = {
     stat.S_IFREG: FileType.FILE,
@@ -66,26 +62,27 @@ class Outcome(NamedTuple):
 TOO_MANY_SLOW = Outcome("busy", reason="slow opens")
 
 
-class _Known(NamedTuple):
-    """An object that was decided on, and what an open of its name must find."""
-
-    how: object  # for openat2
-    blocking: bool  # what the client gets, whatever we open with
-    identity: tuple[int, ...]  # mode, inode, device, links and owner
-    number: int  # of the device
-
-
 class Plan:
     """One request of one identity: what is the same each time that it is made."""
 
-    __slots__ = ("asked", "asked_fields", "known", "known_fields", "path", "peer", "reply_tail", "request")
+    __slots__ = (
+        "__weakref__",
+        "asked",
+        "asked_fields",
+        "known",
+        "known_fields",
+        "path",
+        "peer",
+        "reply_tail",
+        "request",
+    )
 
     def __init__(self, asked: Asked, peer: Peer) -> None:
         self.asked = asked
         self.peer = peer
         self.request = Request(asked.path, asked.needed, asked.optional)
         self.path = b""
-        self.known: _Known | None = None
+        self.known: bytes | None = None  # the object that was decided on, see hotpath.expected()
         # The part of the audit record and of the reply that a known object makes the same each time.
         self.known_fields = b""
         self.reply_tail = b""
@@ -101,6 +98,7 @@ class Opener:
         self._walker = Walker()
         # Devices count from the broker's own /dev: the file system that its kernel fills.
         self._device_systems = _device_systems()
+        self._remembering: weakref.WeakSet[Plan] = weakref.WeakSet()
 
     def close(self) -> None:
         """Close what the opener holds."""
@@ -110,23 +108,24 @@ class Opener:
         """The fds that the opener works with: a process that is to use it keeps them."""
         return self._walker.fds()
 
+    def mount_changes(self) -> int:
+        """An fd for an event loop: at each EPOLLPRI of it, forget_known() is due."""
+        return self._walker.mount_changes()
+
+    def forget_known(self) -> None:
+        """Decide anew on every object: a dead mount over a known name would keep open_known() waiting."""
+        for plan in self._remembering:
+            plan.known = None
+        self._remembering.clear()
+
     def open_known(self, plan: Plan) -> int:
         """An fd of the object that was decided on before, or -1: then open() must decide."""
         known = plan.known
         if known is None:
             return -1
-        fd: int = openat2_or_negative(AT_FDCWD, plan.path, known.how, OPEN_HOW_SIZE)
+        fd = open_same(plan.path, known)
         if fd < 0:
             plan.known = None
-            return -1
-        status = os.fstat(fd)
-        # The first five are mode, inode, device, links and owner.
-        if status[:5] != known.identity or status.st_rdev != known.number:
-            os.close(fd)
-            plan.known = None
-            return -1
-        if known.blocking:
-            os.set_blocking(fd, True)
         return fd
 
     def open(self, plan: Plan) -> Outcome:
@@ -214,13 +213,11 @@ class Opener:
     def _remember(self, plan: Plan, walked: Walked, flags: int, outcome: Outcome) -> None:
         if not walked.guarded or walked.names:
             return
-        status = walked.status
         plan.path = os.fsencode(plan.request.path)
-        plan.known = _Known(
-            open_how(flags | os.O_NONBLOCK, _DIRECT), not flags & os.O_NONBLOCK, status[:5], status.st_rdev
-        )
+        plan.known = expected(flags, _DIRECT, walked.status)
         plan.known_fields = plan.asked_fields + outcome_fields(outcome)
         plan.reply_tail = reply_tail(outcome)
+        self._remembering.add(plan)
 
 
 def _reopen(walked: Walked, flags: int) -> int:

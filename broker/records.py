@@ -41,14 +41,14 @@ class AuditPipe:
     def __init__(self, fd: int) -> None:
         """Take over `fd`, the writing end."""
         os.set_blocking(fd, False)
-        self._fd = fd
+        self.fd = fd
         self._room = select.poll()
         self._room.register(fd, select.POLLOUT)
 
     def write(self, record: bytes) -> None:
         """Hand over one record, which ends in a newline. Raises AuditUnavailable."""
         try:
-            written = os.write(self._fd, record)
+            written = os.write(self.fd, record)
         except BlockingIOError:
             written = 0
         except OSError as error:
@@ -64,7 +64,7 @@ class AuditPipe:
                 # Half a record is in the pipe: whatever follows would be read as its other half.
                 raise SystemExit("the audit stopped in the middle of a record")
             try:
-                written += os.write(self._fd, record[written:])
+                written += os.write(self.fd, record[written:])
             except BlockingIOError:
                 continue
             except OSError as error:

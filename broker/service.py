@@ -41,17 +41,12 @@ class Answer(NamedTuple):
     fds: Sequence[int] = ()
 
 
-class Tally:
-    """The decisions of one Open or OpenMany: what has to be recorded, and is told only then."""
+class Decision(NamedTuple):
+    """What became of one request; the fd is ours until it is answered."""
 
-    __slots__ = ("fds", "grants", "records", "refusal", "results")
-
-    def __init__(self) -> None:
-        self.records: list[bytes] = []  # without those that are only counted
-        self.results: list[bytes] = []  # as in OpenMany's reply, one for each decision
-        self.fds: list[int] = []  # open, and ours until they are answered
-        self.grants: list[tuple[int, str]] = []  # number and path
-        self.refusal: Outcome | None = None  # the last one
+    plan: Plan
+    fd: int
+    outcome: Outcome | None  # None: an object that was decided on before
 
 
 class Client:
@@ -75,7 +70,7 @@ class Service:
     def __init__(self, policy: Policy, opener: Opener, audit: AuditPipe) -> None:
         self._policy = policy
         self._opener = opener
-        self._audit = audit
+        self.audit = audit
         self._grants = itertools.count(1)
         self._connections = itertools.count(1)
         self._plans: dict[Peer, Plans] = {}
@@ -104,78 +99,89 @@ class Service:
                 self._planned_bytes = 0
             client.plans[message] = plans
 
-    def grant_known(self, client: Client, plan: Plan, started: int) -> bytes | None:
-        """The reply to an Open whose object was decided on before, and whose fd is open; None without a record.
+    def grant_known(self, client: Client, plan: Plan, started: int) -> tuple[bytes, bytes]:
+        """Record and reply for an Open whose object was decided on before, and whose fd is open.
 
-        `started` is time.perf_counter_ns() when the call came.
+        `started` is time.perf_counter_ns() when the call came. The record must be handed over first.
         """
         number = next(self._grants)
-        try:
-            self._audit.write(_known_record(client, plan, number, started))
-        except AuditUnavailable:
-            return None
         grants = client.grants
         grants[number] = plan.asked.path
         if len(grants) > GRANTS_PER_CONNECTION:
             _forget_oldest(grants)
-        return b'{"parameters":{"fileDescriptor":0,"grant":"g%d%b}\0' % (number, plan.reply_tail)
-
-    def tally_known(self, client: Client, tally: Tally, plan: Plan, fd: int, started: int) -> None:
-        """Add an open of an object that was decided on before; `fd` becomes the tally's."""
-        number = next(self._grants)
-        tally.records.append(_known_record(client, plan, number, started))
-        tally.results.append(
-            b'{"fileDescriptor":%d,"grant":"g%d%b' % (len(tally.fds), number, plan.reply_tail)
+        return (
+            _known_record(client, plan, number, started),
+            b'{"parameters":{"fileDescriptor":0,"grant":"g%d%b}\0' % (number, plan.reply_tail),
         )
-        tally.fds.append(fd)
-        tally.grants.append((number, plan.asked.path))
 
-    def tally(self, client: Client, tally: Tally, plan: Plan, outcome: Outcome, started: int) -> None:
-        """Add what was decided the long way; an fd becomes the tally's."""
-        if outcome.verdict != "allow":
-            tally.refusal = outcome
-            tally.results.append(_refused_result(outcome))
-            if self.refusals.admits(client.uid):
-                tally.records.append(_record(client, plan, outcome, b"", started))
-            return
-        number = next(self._grants)
-        tally.records.append(_record(client, plan, outcome, b'"grant":"g%d",' % number, started))
-        tally.results.append(
-            b'{"fileDescriptor":%d,"grant":"g%d%b' % (len(tally.fds), number, reply_tail(outcome))
-        )
-        tally.fds.append(outcome.fd)
-        tally.grants.append((number, plan.asked.path))
-
-    def answer_open(self, client: Client, tally: Tally) -> Answer:
-        """The answer to an Open. Its record is handed over first."""
-        if not self._hand_over(client, tally):
-            return audit_busy()
-        refusal = tally.refusal
-        if refusal is None:
-            return Answer(b'{"parameters":%b}\0' % tally.results[0], tally.fds)
-        if refusal.verdict == "deny":
-            return _error("Denied")
-        if refusal.verdict == "busy":
-            return _busy(refusal.reason)
-        return _error("OpenFailed", errno=refusal.errno, name=_errno_name(refusal.errno))
-
-    def answer_open_many(self, client: Client, tally: Tally) -> Answer:
-        """The answer to an OpenMany. All its records are handed over first."""
-        if not self._hand_over(client, tally):
-            return audit_busy()
-        return Answer(b'{"parameters":{"results":[%b]}}\0' % b",".join(tally.results), tally.fds)
-
-    def _hand_over(self, client: Client, tally: Tally) -> bool:
-        """Hand the records over; when that cannot be done, close the fds: nothing is passed without its record."""
+    def answer_known(self, client: Client, record: bytes, reply: bytes, fd: int) -> Answer:
+        """The answer, where the record could not be handed over at once."""
         try:
-            self._audit.write(b"".join(tally.records))
+            self.audit.write(record)
         except AuditUnavailable:
-            close_all(tally.fds)
-            return False
-        client.grants.update(tally.grants)
+            client.grants.popitem()  # the last one, which is not given after all
+            close_all((fd,))
+            return audit_busy()
+        return Answer(reply, (fd,))
+
+    def answer_open(self, client: Client, decision: Decision, started: int) -> Answer:
+        """The answer to an Open that was decided the long way. Its record is handed over first."""
+        results, fds = self._account_for(client, (decision,), started)
+        outcome = decision.outcome
+        if results is None:
+            return audit_busy()
+        if fds:
+            return Answer(b'{"parameters":%b}\0' % results[0], fds)
+        if outcome is None or outcome.verdict == "deny":
+            return _error("Denied")
+        if outcome.verdict == "busy":
+            return _busy(outcome.reason)
+        return _error("OpenFailed", errno=outcome.errno, name=_errno_name(outcome.errno))
+
+    def answer_open_many(self, client: Client, decisions: Sequence[Decision], started: int) -> Answer:
+        """The answer to an OpenMany. All its records are handed over first."""
+        results, fds = self._account_for(client, decisions, started)
+        if results is None:
+            return audit_busy()
+        return Answer(b'{"parameters":{"results":[%b]}}\0' % b",".join(results), fds)
+
+    def _account_for(
+        self, client: Client, decisions: Sequence[Decision], started: int
+    ) -> tuple[list[bytes] | None, list[int]]:
+        """Hand the records over, then tell each result, as in OpenMany's reply, and the fds that go with them.
+
+        No results when the records could not be handed over: the fds are closed then, for nothing is passed
+        without its record.
+        """
+        records: list[bytes] = []
+        results: list[bytes] = []
+        fds: list[int] = []
+        grants: dict[int, str] = {}
+        for plan, fd, outcome in decisions:
+            if outcome is not None and outcome.verdict != "allow":
+                results.append(_refused_result(outcome))
+                if self.refusals.admits(client.uid):
+                    records.append(_record(client, plan, outcome, b"", started))
+                continue
+            number = next(self._grants)
+            if outcome is None:
+                records.append(_known_record(client, plan, number, started))
+                tail = plan.reply_tail
+            else:
+                records.append(_record(client, plan, outcome, b'"grant":"g%d",' % number, started))
+                tail = reply_tail(outcome)
+            results.append(b'{"fileDescriptor":%d,"grant":"g%d%b' % (len(fds), number, tail))
+            fds.append(fd)
+            grants[number] = plan.asked.path
+        try:
+            self.audit.write(b"".join(records))
+        except AuditUnavailable:
+            close_all(fds)
+            return None, []
+        client.grants.update(grants)
         if len(client.grants) > GRANTS_PER_CONNECTION:
             _forget_oldest(client.grants)
-        return True
+        return results, fds
 
     # --- records without an fd ---------------------------------------------------------------------------
 
@@ -194,7 +200,7 @@ class Service:
 
     def _event(self, record: bytes) -> bool:
         try:
-            self._audit.write(record)
+            self.audit.write(record)
         except AuditUnavailable:
             return False
         return True

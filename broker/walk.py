@@ -90,6 +90,10 @@ class Walker:
         """The fds of the walker."""
         return self._root.fd, self._mounts.fileno()
 
+    def mount_changes(self) -> int:
+        """An fd for an event loop, which reports EPOLLPRI when something was mounted or unmounted."""
+        return self._mounts.watched()
+
     def walk(self, path: str, may_block: bool = False) -> Walked:
         """Find the object named by the absolute `path`.
 

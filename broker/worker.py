@@ -53,6 +53,9 @@ class Worker:
         self._running = True
         self._next_count = 0.0
         self._epoll.register(control, select.EPOLLIN)
+        changes = self._opener.mount_changes()
+        self._handlers[changes] = lambda events: self._opener.forget_known()
+        self._epoll.register(changes, select.EPOLLPRI | select.EPOLLET)
 
     def run(self) -> None:
         """Serve until the supervisor closes the control connection."""
@@ -60,10 +63,10 @@ class Worker:
         slow_opens, counted = self._helpers.running, self._service.refusals.unwritten
         timeout = None
         while self._running:
-            for fd, events in poll(timeout, _EVENTS):
-                handler = handlers.get(fd)
-                if handler is None:
-                    continue  # an earlier event of this round closed it
+            ready = [(fd, handlers[fd], events) for fd, events in poll(timeout, _EVENTS)]
+            for fd, handler, events in ready:
+                if handlers.get(fd) is not handler:
+                    continue  # an earlier event of this round closed it; its number may be another's by now
                 try:
                     handler(events)
                 except Exception:
@@ -80,9 +83,7 @@ class Worker:
 
     def _on_time(self) -> float | None:
         """Do what is due; the seconds until something else is."""
-        for fd in self._helpers.overdue():
-            self._forget(fd)
-            self._helpers.give_up(fd)
+        self._helpers.give_up_overdue()
         now = time.monotonic()
         if self._service.refusals.unwritten and now >= self._next_count:
             self._service.write_counted_refusals()
@@ -122,10 +123,10 @@ class Worker:
             del self._of_uid[uid]
 
     def _watch_helper(self, fd: int) -> None:
-        self._handlers[fd] = lambda events: self._helper_answered(fd)
+        self._handlers[fd] = lambda events: self._helper_ended(fd)
         self._epoll.register(fd, select.EPOLLIN)
 
-    def _helper_answered(self, fd: int) -> None:
+    def _helper_ended(self, fd: int) -> None:
         self._forget(fd)
         self._helpers.finish(fd)
 

@@ -36,23 +36,40 @@ executed, 127 there is no CMD; without CMD 0 opened, 1 denied or failed, 2 unusa
 
 def main(arguments: Sequence[str]) -> int:
     """Open what `arguments` name, and run their command with it."""
-    words = list(arguments)
     # Everything behind "--" is the command's, whatever it looks like.
-    command = words[words.index("--") + 1 :] if "--" in words else []
-    options = _parser().parse_args(words[: words.index("--")] if "--" in words else words)
+    own, dashes, command = _split(list(arguments))
+    try:
+        options = _parser().parse_args(own)
+    except SystemExit as end:
+        if end.code and dashes:
+            return OWN_TROUBLE  # argparse's 2 could be CMD's
+        raise
+    if dashes and not command:
+        print("fdbroker open: there is no command behind --", file=sys.stderr)
+        return OWN_TROUBLE
     rights = [word for word in options.access.split(",") if word]
     try:
-        with connect(options.socket) as client:
-            with client.open_fd(options.path, rights, flags=options.flag) as fd:
-                if command:
-                    return _run(client, fd, command, options.listen_fds)
-                return _show(fd, options.path, options.json)
+        with (
+            connect(options.socket) as client,
+            client.open_fd(options.path, rights, flags=options.flag) as fd,
+        ):
+            if command:
+                return _run(client, fd, command, options.listen_fds)
+            return _show(fd, options.path, options.json)
     except StartError as error:
         print(f"fdbroker open: {error}", file=sys.stderr)
         return error.exit_status
     except (BrokerError, OSError) as error:
         print(f"fdbroker open: {_explained(error, options.path)}", file=sys.stderr)
         return OWN_TROUBLE if command else _status(error)
+
+
+def _split(words: list[str]) -> tuple[list[str], bool, list[str]]:
+    """The words before the first "--", whether there is one, and those behind it."""
+    if "--" not in words:
+        return words, False, []
+    place = words.index("--")
+    return words[:place], True, words[place + 1 :]
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -351,7 +351,7 @@ def test_client_is_no_longer_read_when_it_sends_without_reading(broker: Broker, 
 
 
 def test_client_gets_each_content_for_its_call_when_it_pipelines(broker: Broker, files: Path) -> None:
-    numbers = [number % 64 for number in range(300)]
+    numbers = [number % 64 for number in range(1500)]
     with Hostile(broker) as client:
         client.send(b"".join(opening(files / f"file{number}") for number in numbers))
         for number in numbers:
