@@ -66,15 +66,28 @@ class Figure:
         return value is not None and value <= self.target.limit
 
 
-def figure(name: str, title: str, unit: str, rounds: Rounds, *, floor: Rounds | None = None,
-           target: Target | None = None) -> Figure:
+def figure(
+    name: str,
+    title: str,
+    unit: str,
+    rounds: Rounds,
+    *,
+    floor: Rounds | None = None,
+    target: Target | None = None,
+) -> Figure:
     """The figure of one variant from its rounds, of which there must be two at least.
 
     `floor` has the floor's rounds in the same order, if the variant is to be compared with it.
     """
     tenths = quantiles(rounds.medians, n=10, method="inclusive")
     return Figure(
-        name, title, unit, median(rounds.medians), tenths[0], tenths[-1], median(rounds.means),
+        name,
+        title,
+        unit,
+        median(rounds.medians),
+        tenths[0],
+        tenths[-1],
+        median(rounds.means),
         median_ratio=_ratio(rounds.medians, floor.medians) if floor else None,
         mean_ratio=_ratio(rounds.means, floor.means) if floor else None,
         target=target,
@@ -107,8 +120,10 @@ def _cells(item: Figure) -> tuple[str, ...]:
 def _aligned(line: Sequence[str], widths: Sequence[int]) -> str:
     """The first column and the last to the left, the numbers to the right."""
     last = len(line) - 1
-    cells = (text.ljust(width) if column in (0, last) else text.rjust(width)
-             for column, (text, width) in enumerate(zip(line, widths, strict=True)))
+    cells = (
+        text.ljust(width) if column in (0, last) else text.rjust(width)
+        for column, (text, width) in enumerate(zip(line, widths, strict=True))
+    )
     return "  ".join(cells).rstrip()
 
 

@@ -75,8 +75,9 @@ def serving(command: Sequence[str], socket_path: Path, kind: socket.SocketKind) 
             _end(process)
 
 
-def _await_listener(process: subprocess.Popen[bytes], words: str, socket_path: Path,
-                    kind: socket.SocketKind) -> None:
+def _await_listener(
+    process: subprocess.Popen[bytes], words: str, socket_path: Path, kind: socket.SocketKind
+) -> None:
     deadline = time.monotonic() + _START_DEADLINE
     while not _accepts(socket_path, kind):
         if process.poll() is not None:
@@ -109,8 +110,9 @@ class TimedClient:
 
     def __init__(self, command: Sequence[str]) -> None:
         self._words = shlex.join(command)
-        self._process = subprocess.Popen(command, cwd=PROJECT, text=True,
-                                         stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self._process = subprocess.Popen(
+            command, cwd=PROJECT, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
 
     def run_round(self, iterations: int) -> list[int]:
         """The nanoseconds of each iteration. Raises Unusable if the client gave up (it says why itself)."""

@@ -71,22 +71,42 @@ QUICK = Effort(rounds=10, iterations=512, starts=5)
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """One thing that is timed. `batch` is the number of fds that one iteration of its client brings."""
+    """One thing that is timed. `batch` is the number of fds that one iteration of its client brings.
+
+    `client` is what client.c calls it, if not by its name; `pure` has the broker's hot path in Python.
+    """
 
     name: str
     title: str
     target: Target | None = None
     batch: int = 1
+    client: str = ""
+    pure: bool = False
 
 
 VARIANTS = (
     Variant("native", "native open and close"),
     Variant(FLOOR, "floor: C broker without policy and audit"),
-    # What pure Python should reach; a compiled hot path has stricter targets.
     Variant("open", "open, C client that polls first", Target(2.2, of_floor=True)),
     Variant("open-blocking", "open, C client that blocks in recvmsg"),
     Variant("open-python", "open, Python client"),
     Variant("open-many", "one fd of a batch of 64, C client", Target(0.5, of_floor=True), batch=BATCH),
+    # The same broker where nothing could be compiled.
+    Variant(
+        "open-pure",
+        "open, C client, broker in pure Python",
+        Target(2.2, of_floor=True),
+        client="open",
+        pure=True,
+    ),
+    Variant(
+        "open-many-pure",
+        "one fd of a batch of 64, broker in pure Python",
+        Target(0.5, of_floor=True),
+        batch=BATCH,
+        client="open-many",
+        pure=True,
+    ),
 )
 RUN_TARGET = Target(80, of_floor=False)  # milliseconds: a command that people wait for
 
@@ -97,6 +117,7 @@ class Laboratory:
     def __init__(self, directory: Path) -> None:
         self.floor_socket = directory / "floor.sock"
         self.broker_socket = directory / "broker.sock"
+        self.pure_socket = directory / "pure.sock"
         self.policy = directory / "policy.yaml"
         self.audit = directory / "audit.jsonl"
         self.policy.write_text(POLICY, encoding="utf-8")
@@ -106,9 +127,17 @@ class Laboratory:
     def floor_command(self) -> list[str]:
         return [str(self._floor), str(self.floor_socket)]
 
-    def serve_command(self) -> list[str]:
-        return broker_command("serve", "--policy", str(self.policy), "--socket", str(self.broker_socket),
-                              "--audit", str(self.audit))
+    def serve_command(self, *, pure: bool) -> list[str]:
+        command = broker_command(
+            "serve",
+            "--policy",
+            str(self.policy),
+            "--audit",
+            str(self.audit),
+            "--socket",
+            str(self.pure_socket if pure else self.broker_socket),
+        )
+        return ["env", f"FDBROKER_PURE_PYTHON={int(pure)}", *command]
 
     def run_command(self) -> list[str]:
         return broker_command("run", "--policy", str(self.policy), "--", "true")
@@ -120,17 +149,25 @@ class Laboratory:
             return [str(self._client), variant.name, OPENED, str(self.floor_socket)]
         if variant.name == "open-python":
             return [sys.executable, "-m", "benchmarks.python_client", OPENED, str(self.broker_socket)]
-        return [str(self._client), variant.name, OPENED, str(self.broker_socket)]
+        return [
+            str(self._client),
+            variant.client or variant.name,
+            OPENED,
+            str(self.pure_socket if variant.pure else self.broker_socket),
+        ]
 
 
 def measure_opens(laboratory: Laboratory, effort: Effort) -> dict[str, Rounds]:
     """The rounds, in microseconds for each fd, by the variant's name."""
     rounds = {variant.name: Rounds() for variant in VARIANTS}
     floor = serving(laboratory.floor_command(), laboratory.floor_socket, socket.SOCK_SEQPACKET)
-    broker = serving(laboratory.serve_command(), laboratory.broker_socket, socket.SOCK_STREAM)
-    with floor, broker, ExitStack() as stack:
-        clients = [(variant, stack.enter_context(TimedClient(laboratory.client_command(variant))))
-                   for variant in VARIANTS]
+    broker = serving(laboratory.serve_command(pure=False), laboratory.broker_socket, socket.SOCK_STREAM)
+    pure = serving(laboratory.serve_command(pure=True), laboratory.pure_socket, socket.SOCK_STREAM)
+    with floor, broker, pure, ExitStack() as stack:
+        clients = [
+            (variant, stack.enter_context(TimedClient(laboratory.client_command(variant))))
+            for variant in VARIANTS
+        ]
         for _ in range(effort.rounds):
             for variant, client in clients:
                 nanoseconds = client.run_round(effort.iterations // variant.batch)
@@ -159,8 +196,17 @@ def measure(effort: Effort) -> tuple[list[Figure], int]:
         starts = Rounds()
         for _ in range(effort.starts):
             starts.add([run_milliseconds(laboratory.run_command())])
-    figures = [figure(variant.name, variant.title, "µs", rounds[variant.name], floor=rounds[FLOOR],
-                      target=variant.target) for variant in VARIANTS]
+    figures = [
+        figure(
+            variant.name,
+            variant.title,
+            "µs",
+            rounds[variant.name],
+            floor=rounds[FLOOR],
+            target=variant.target,
+        )
+        for variant in VARIANTS
+    ]
     figures.append(figure("run", "run --policy ... -- true, all cores", "ms", starts, target=RUN_TARGET))
     return figures, core
 
@@ -180,10 +226,16 @@ def machine(effort: Effort, core: int) -> dict[str, object]:
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.run",
-                                     description="Measure the broker's speed beside a floor in C.")
-    parser.add_argument("--json", metavar="FILE", type=Path, default=SOURCES / "latest.json",
-                        help="where the figures go as JSON (default: benchmarks/latest.json)")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.run", description="Measure the broker's speed beside a floor in C."
+    )
+    parser.add_argument(
+        "--json",
+        metavar="FILE",
+        type=Path,
+        default=SOURCES / "latest.json",
+        help="where the figures go as JSON (default: benchmarks/latest.json)",
+    )
     parser.add_argument("--quick", action="store_true", help="fewer rounds: a rough figure in a few seconds")
     return parser.parse_args(arguments)
 
@@ -204,9 +256,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def report(figures: Sequence[Figure], about: Mapping[str, object], file: Path) -> None:
     """Print the table, then write the JSON: a file that can't be written costs nobody the figures."""
     print(as_table(figures))
-    print(f"\nBroker and clients on core {about['core']}; "
-          f"Linux {about['kernel']}, CPython {about['python']}; "
-          f"{about['rounds']} rounds of {about['iterations']} fds.", flush=True)
+    print(
+        f"\nBroker and clients on core {about['core']}; "
+        f"Linux {about['kernel']}, CPython {about['python']}; "
+        f"{about['rounds']} rounds of {about['iterations']} fds.",
+        flush=True,
+    )
     file.write_text(json.dumps(as_json(figures, about), indent=2) + "\n", encoding="utf-8")
 
 

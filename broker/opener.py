@@ -180,7 +180,9 @@ class Opener:
 
     def _open_object(self, plan: Plan, walked: Walked, names: tuple[str, ...]) -> Outcome:
         kind = _TYPES.get(stat.S_IFMT(walked.status.st_mode))
-        found = Object(path=walked.path, type=kind, names=names, last_link=walked.last_link)
+        # A link that a client could make would lead to any device of the type that it likes.
+        by_id = walked.last_link and walked.link_guarded
+        found = Object(path=walked.path, type=kind, names=names, last_link=by_id)
         verdict = self._policy.decide(plan.request, plan.peer, found)
         device = walked.status.st_rdev if kind in _DEVICES else None
         facts = Outcome("deny", rule=verdict.rule, reason=verdict.reason, path=walked.path, device=device)

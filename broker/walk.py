@@ -59,6 +59,7 @@ class Walked(NamedTuple):
     path: str  # with no link left; names that are not UTF-8 are surrogate-escaped
     names: tuple[str, ...]  # the full names that links led to on the way
     last_link: bool  # exactly one link was followed, and it was the last component
+    link_guarded: bool  # and only root could have made it
     filesystem: int  # the magic number of statfs(2)
     guarded: bool  # no link, and only root can change a name on the way
 
@@ -118,6 +119,7 @@ class _Walk:
         self._names: list[str] = []
         self._links = 0
         self._last_link = False
+        self._link_guarded = False
         self._guarded = guarded
 
     def close(self) -> None:
@@ -171,6 +173,7 @@ class _Walk:
         self._links += 1
         # A link that the asked path ends in, not one on the way; a second link takes it back.
         self._last_link = self._links == 1 and not self._pending
+        self._link_guarded = self._guarded
         self._guarded = False
         if self._links > LINKS:
             raise WalkFailed(errno.ELOOP, os.fsdecode(self._name()), self._links)
@@ -206,6 +209,7 @@ class _Walk:
             os.fsdecode(path),
             tuple(self._names),
             self._last_link and self._links == 1,
+            self._link_guarded,
             filesystem,
             guarded,
         )

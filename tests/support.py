@@ -89,7 +89,10 @@ class Broker:
         )
         assert self.process.stderr is not None
         self.said = self.process.stderr.readline()
-        assert "serving at" in self.said, self.said + self.process.stderr.read()
+        if "serving at" not in self.said:
+            self.said += self.process.stderr.read()
+            self.kill()
+            raise AssertionError(self.said)
         self.supervisor = self.process.pid
         self.worker = wait_until(lambda: children_of(self.supervisor), "the worker")[0]
         # Once answered, the worker has all the fds that it keeps.
