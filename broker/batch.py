@@ -31,7 +31,7 @@ class Batch:
         for plan in self._plans[len(decisions) :]:
             fd = opener.open_known(plan)
             if fd >= 0:
-                decisions.append(Decision(plan, fd, None))
+                decisions.append((plan, fd, None))
                 continue
             try:
                 outcome = opener.open(plan)
@@ -39,11 +39,11 @@ class Batch:
                 if connection.open_elsewhere(plan, lambda late: self._late(connection, late)):
                     return None
                 outcome = TOO_MANY_SLOW
-            decisions.append(Decision(plan, outcome.fd, outcome))
+            decisions.append((plan, outcome.fd, outcome))
         return self._service.answer_open_many(self._client, decisions, self._started)
 
     def _late(self, connection: Connection, outcome: Outcome) -> None:
-        self._decisions.append(Decision(self._plans[len(self._decisions)], outcome.fd, outcome))
+        self._decisions.append((self._plans[len(self._decisions)], outcome.fd, outcome))
         answer = self.run(connection)
         if answer is not None:
             connection.answer_late(answer)

@@ -27,7 +27,6 @@ from broker.opener import TOO_MANY_SLOW, Opener, Outcome, Plan
 from broker.service import (
     Answer,
     Client,
-    Decision,
     Service,
     invalid_parameter,
     not_implemented,
@@ -307,7 +306,7 @@ class Connection:
         return self._answer(self._decided(plan, outcome, started))
 
     def _decided(self, plan: Plan, outcome: Outcome, started: int) -> Answer:
-        return self._shared.service.answer_open(self.client, Decision(plan, outcome.fd, outcome), started)
+        return self._shared.service.answer_open(self.client, (plan, outcome.fd, outcome), started)
 
     def open_elsewhere(self, plan: Plan, done: Callable[[Outcome], None]) -> bool:
         """Open in a process of its own, for this one must not wait; `done` gets the outcome. False at the limit."""

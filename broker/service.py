@@ -41,12 +41,9 @@ class Answer(NamedTuple):
     fds: Sequence[int] = ()
 
 
-class Decision(NamedTuple):
-    """What became of one request; the fd is ours until it is answered."""
-
-    plan: Plan
-    fd: int
-    outcome: Outcome | None  # None: an object that was decided on before
+# What became of one request: its plan, its fd (ours until it is answered), and the outcome; no outcome for an
+# object that was decided on before.
+Decision = tuple[Plan, int, Outcome | None]
 
 
 class Client:
@@ -110,7 +107,8 @@ class Service:
         if len(grants) > GRANTS_PER_CONNECTION:
             _forget_oldest(grants)
         return (
-            _known_record(client, plan, number, started),
+            b'%b%b"grant":"g%d","us":%d}\n'
+            % (client.open_head, plan.known_fields, number, (time.perf_counter_ns() - started) // 1000),
             b'{"parameters":{"fileDescriptor":0,"grant":"g%d%b}\0' % (number, plan.reply_tail),
         )
 
@@ -127,7 +125,7 @@ class Service:
     def answer_open(self, client: Client, decision: Decision, started: int) -> Answer:
         """The answer to an Open that was decided the long way. Its record is handed over first."""
         results, fds = self._account_for(client, (decision,), started)
-        outcome = decision.outcome
+        outcome = decision[2]
         if results is None:
             return audit_busy()
         if fds:
@@ -157,19 +155,21 @@ class Service:
         results: list[bytes] = []
         fds: list[int] = []
         grants: dict[int, str] = {}
+        numbers, head = self._grants, client.open_head
+        microseconds = (time.perf_counter_ns() - started) // 1000
         for plan, fd, outcome in decisions:
             if outcome is not None and outcome.verdict != "allow":
                 results.append(_refused_result(outcome))
                 if self.refusals.admits(client.uid):
-                    records.append(_record(client, plan, outcome, b"", started))
+                    about = plan.asked_fields + outcome_fields(outcome)
+                    records.append(b'%b%b"us":%d}\n' % (head, about, microseconds))
                 continue
-            number = next(self._grants)
+            number = next(numbers)
             if outcome is None:
-                records.append(_known_record(client, plan, number, started))
-                tail = plan.reply_tail
+                about, tail = plan.known_fields, plan.reply_tail
             else:
-                records.append(_record(client, plan, outcome, b'"grant":"g%d",' % number, started))
-                tail = reply_tail(outcome)
+                about, tail = plan.asked_fields + outcome_fields(outcome), reply_tail(outcome)
+            records.append(b'%b%b"grant":"g%d","us":%d}\n' % (head, about, number, microseconds))
             results.append(b'{"fileDescriptor":%d,"grant":"g%d%b' % (len(fds), number, tail))
             fds.append(fd)
             grants[number] = plan.asked.path
@@ -306,25 +306,6 @@ def _forget_oldest(grants: dict[int, str]) -> None:
     """Forget half of them at once: a dict is slow at losing its first entry again and again."""
     for number in list(grants)[: GRANTS_PER_CONNECTION // 2]:
         del grants[number]
-
-
-def _record(client: Client, plan: Plan, outcome: Outcome, grant: bytes, started: int) -> bytes:
-    return b'%b%b%b%b"us":%d}\n' % (
-        client.open_head,
-        plan.asked_fields,
-        outcome_fields(outcome),
-        grant,
-        (time.perf_counter_ns() - started) // 1000,
-    )
-
-
-def _known_record(client: Client, plan: Plan, number: int, started: int) -> bytes:
-    return b'%b%b"grant":"g%d","us":%d}\n' % (
-        client.open_head,
-        plan.known_fields,
-        number,
-        (time.perf_counter_ns() - started) // 1000,
-    )
 
 
 def invalid_parameter(error: InvalidParameter) -> Answer:
