@@ -7,7 +7,6 @@ so a worker that was taken over can add lines, and alter none. Rules that this m
 - every name is escaped, so that no file name and no client can break a line or forge a field.
 """
 
-import errno
 import json
 import os
 import select
@@ -36,41 +35,57 @@ def printable(name: str) -> str:
 
 
 class AuditPipe:
-    """Hands records to the supervisor through a pipe."""
+    """Hands records to the supervisor through a pipe.
+
+    `fd` is where the hot path writes: -1 while half a record is in the pipe, for its other half comes first.
+    """
 
     def __init__(self, fd: int) -> None:
         """Take over `fd`, the writing end."""
         os.set_blocking(fd, False)
-        self.fd = fd
+        self.fd = self._pipe = fd
+        self._rest = b""  # of a record that is in the pipe in part
+        self._stuck = False  # the last record found no room
         self._room = select.poll()
         self._room.register(fd, select.POLLOUT)
 
-    def write(self, record: bytes) -> None:
-        """Hand over one record, which ends in a newline. Raises AuditUnavailable."""
+    def write(self, records: bytes) -> None:
+        """Hand over records, each of which ends in a newline.
+
+        Raises AuditUnavailable. What is in the pipe by then is handed over later, as if it had happened: better
+        a line too many than a line in halves.
+        """
+        self._write_rest()
+        written = self._put(records)
+        if written == 0 < len(records) and self._finds_room():
+            written = self._put(records)
+        if written == 0 < len(records):
+            raise AuditUnavailable("nobody takes the audit's records")
+        self._rest = records[written:]
+        self._write_rest()
+        self._stuck = False
+
+    def _write_rest(self) -> None:
+        while self._rest:
+            self.fd = -1
+            if not self._finds_room():
+                raise AuditUnavailable("nobody takes the other half of a record")
+            self._rest = self._rest[self._put(self._rest) :]
+        self.fd = self._pipe
+
+    def _finds_room(self) -> bool:
+        # Waits once: while nobody takes records, clients that keep asking must not keep the worker waiting.
+        self._stuck = not self._room.poll(0 if self._stuck else AUDIT_WAIT_SECONDS * 1000)
+        return not self._stuck
+
+    def _put(self, data: bytes) -> int:
+        """How much of `data` was taken."""
         try:
-            written = os.write(self.fd, record)
+            return os.write(self._pipe, data)
         except BlockingIOError:
-            written = 0
+            return 0
         except OSError as error:
             raise AuditUnavailable(str(error)) from error
-        if written != len(record):
-            self._write_rest(record, written)
-
-    def _write_rest(self, record: bytes, written: int) -> None:
-        while written < len(record):
-            if not self._room.poll(AUDIT_WAIT_SECONDS * 1000):
-                if written == 0:
-                    raise AuditUnavailable("nobody takes the audit's records")
-                # Half a record is in the pipe: whatever follows would be read as its other half.
-                raise SystemExit("the audit stopped in the middle of a record")
-            try:
-                written += os.write(self.fd, record[written:])
-            except BlockingIOError:
-                continue
-            except OSError as error:
-                if error.errno == errno.EPIPE:
-                    raise AuditUnavailable(str(error)) from error
-                raise
 
 
 class RefusalLimit:
@@ -108,3 +123,8 @@ class RefusalLimit:
             if tokens + (now - since) * REFUSALS_PER_SECOND < REFUSALS_BURST
         }
         return counts
+
+    def put_back(self, counts: dict[int | None, int]) -> None:
+        """Take back counts that could not be written."""
+        for uid, count in counts.items():
+            self.unwritten[uid] = self.unwritten.get(uid, 0) + count

@@ -190,8 +190,13 @@ class Service:
 
     def write_counted_refusals(self) -> None:
         """Write how many refusals were only counted."""
-        for uid, count in self.refusals.take_unwritten().items():
-            self._event(b'{"event":"refusals-not-written",%b\n' % _closed({"uid": uid, "count": count}))
+        counts = self.refusals.take_unwritten()
+        for uid in list(counts):
+            record = _closed({"uid": uid, "count": counts[uid]})
+            if not self._event(b'{"event":"refusals-not-written",%b\n' % record):
+                break
+            del counts[uid]
+        self.refusals.put_back(counts)
 
     def refuse(self, client: Client, reason: str) -> None:
         """Write that a connection is closed for what it sent."""
