@@ -25,7 +25,8 @@ _LAST_ID = 2**32 - 2
 # Bytes of a socket's path without its NUL, from unix(7).
 _SOCKET_PATH_BYTES = 107
 
-_NULLS = frozenset(("~", "null", "Null", "NULL"))
+# YAML's sign for nothing. Its words for that (null, Null) are text here like any other: a name, say.
+_NOTHING = "~"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _ACCOUNT = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*\$?")
 _ID_RANGE = re.compile(r"(0|[1-9][0-9]{0,9})(?:-(0|[1-9][0-9]{0,9}))?")
@@ -39,9 +40,9 @@ def kind_of(node: Node) -> str:
 
 
 def is_empty(node: Node) -> bool:
-    """Tell whether nothing stands here: no text, YAML's null, or no item."""
+    """Tell whether nothing stands here: no text, a plain `~`, or no item."""
     if isinstance(node, Scalar):
-        return not node.text or (node.plain and node.text in _NULLS)
+        return not node.text or (node.plain and node.text == _NOTHING)
     return isinstance(node, Sequence) and not node.items
 
 

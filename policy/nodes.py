@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 @dataclass(slots=True)
 class Scalar:
-    """Text. `plain` says that it was not quoted, so that `~` and `null` can be told from text."""
+    """Text. `plain` says that it was not quoted, so that `~` can be told from text."""
 
     text: str
     plain: bool

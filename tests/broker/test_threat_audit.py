@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +70,8 @@ def test_client_breaks_no_line_when_what_it_sends_is_quoted(broker: Broker) -> N
     for sent in (b'{"method":"x","oneway":"\\n\\u001b"}\0', b"\x1b[2J\n" + _FORGED.encode() + b"\n", b"\xff\n\0"):
         with Hostile(broker) as client:
             client.send(sent + b"\0")
-            assert client.is_hung_up_on() or True
+            with suppress(AssertionError):
+                client.receive()
     assert broker.records(event="malformed")
     lines_of(broker)
 
@@ -82,7 +83,7 @@ def test_client_breaks_no_line_when_its_program_has_an_odd_name(start_broker: St
     script = f"import socket; s = socket.socket(socket.AF_UNIX); s.connect({broker.socket!r}); s.send({opening('/x')!r}); s.recv(1)"
     subprocess.run([program, "-I", "-S", "-c", script], check=True)
     shown = broker.records(event="open", path="/x")[0]["peer"]["exe"]
-    assert shown == os.fsencode(program).decode("utf-8", "backslashreplace").replace("\\xff", "\\xff")
+    assert shown == os.fsencode(program).decode("utf-8", "backslashreplace")
     lines_of(broker)
 
 
@@ -229,6 +230,8 @@ def test_client_cannot_end_the_broker_when_nobody_takes_long_records(start_broke
     broker = start_broker(policy(allow("file", str(place / "file"))))
     many = call("OpenMany", {"requests": [{"path": "/" + "\x01" * 900, "access": ["read"]}] * 10})
     with Hostile(broker) as client, Hostile(broker) as other:
+        client.ask(call("Describe"))
+        other.ask(call("Describe"))
         with stopped(broker.supervisor):
             replies = [client.ask(many)[0] for _ in range(40)]
             assert replies[-1]["error"] == BUSY
@@ -238,19 +241,20 @@ def test_client_cannot_end_the_broker_when_nobody_takes_long_records(start_broke
     lines_of(broker)
 
 
+_TO_DEV_FULL = """
+import sys
+from broker.main import main
+sys.argv += ["--audit", "/dev/full"]
+sys.exit(main())
+"""
+
+
 def test_broker_refuses_opens_when_its_audit_is_dev_full(place: Path) -> None:
     (place / "file").write_text("content")
 
-    class Full(Broker):
-        """Its audit is a link to /dev/full, as far as the test can tell."""
-
-    wrapper = f"""
-import os, sys, broker.commands.serve as serve
-serve.audit_to = lambda path, standard: os.open("/dev/full", os.O_WRONLY | os.O_CLOEXEC)
-from broker.main import main
-sys.exit(main())
-"""
-    broker = Full(place, policy(allow("file", str(place / "file"))), (sys.executable, "-c", wrapper))
+    # Broker() names another file; of two options the last counts.
+    program = (sys.executable, "-c", _TO_DEV_FULL)
+    broker = Broker(place, policy(allow("file", str(place / "file"))), program)
     try:
         with Hostile(broker) as client:
             ask_until_busy(client, opening(place / "file"))
