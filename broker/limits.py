@@ -6,6 +6,10 @@ CONNECTIONS = 8192
 # Connections of one uid, so that one user cannot take all of them.
 CONNECTIONS_PER_UID = 2048
 
+# File descriptors of a worker that no connection may take: for a batch, a walk, helpers and its own. Where
+# RLIMIT_NOFILE leaves fewer connections than the above, one uid may have half of what it leaves.
+RESERVED_FDS = 160
+
 # Connections waiting in the kernel to be accepted (listen(2)); past that a client waits in connect().
 BACKLOG = 1024
 

@@ -6,6 +6,7 @@ supervisor does. It has no controlling terminal and hears no signal that is type
 
 import gc
 import os
+import resource
 import select
 import signal
 import socket
@@ -19,7 +20,7 @@ import msgspec
 from broker.connection import WATCHED, Connection, Shared, State
 from broker.helpers import Helpers
 from broker.identity import Introduction
-from broker.limits import CONNECTIONS, CONNECTIONS_PER_UID
+from broker.limits import CONNECTIONS, CONNECTIONS_PER_UID, RESERVED_FDS
 from broker.opener import Opener
 from broker.records import AuditPipe
 from broker.service import Service
@@ -50,6 +51,7 @@ class Worker:
         self._connections: dict[int, Connection] = {}
         self._of_uid: dict[int, int] = {}
         self._handlers: dict[int, Callable[[int], None]] = {control.fileno(): self._introduced}
+        self._most, self._most_of_uid = _connection_limits()
         self._running = True
         self._next_count = 0.0
         self._epoll.register(control, select.EPOLLIN)
@@ -101,8 +103,8 @@ class Worker:
             return
         introduction = msgspec.json.decode(data, type=Introduction)
         uid = introduction.uid
-        if len(self._connections) >= CONNECTIONS or self._of_uid.get(uid, 0) >= CONNECTIONS_PER_UID:
-            close_all(fds)
+        if len(self._connections) >= self._most or self._of_uid.get(uid, 0) >= self._most_of_uid or not fds:
+            close_all(fds)  # none when this process had no room for it
             return
         self._of_uid[uid] = self._of_uid.get(uid, 0) + 1
         client = self._service.client(introduction.peer, uid, introduction.shown)
@@ -141,6 +143,14 @@ class Worker:
         self._service.write_counted_refusals()
         self._opener.close()
         self._epoll.close()
+
+
+def _connection_limits() -> tuple[int, int]:
+    """How many connections there may be, in all and of one uid. Raises this process's own limit of fds first."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    most = min(CONNECTIONS, max(2, hard - RESERVED_FDS))
+    return most, min(CONNECTIONS_PER_UID, most // 2)
 
 
 def run_worker(policy: Policy, control: socket.socket, audit: int) -> Any:

@@ -8,6 +8,7 @@ import contextlib
 import json
 import os
 import resource
+import shutil
 import signal
 import socket
 import sys
@@ -27,7 +28,7 @@ from hostile import (
     read_and_close,
     stopped,
 )
-from support import Broker, allow, policy, wait_until
+from support import FDBROKER, STRANGER, Broker, allow, as_uid, policy, wait_until
 
 _LIMIT = 64 * 1024
 
@@ -160,9 +161,7 @@ WRONG_PARAMETERS: dict[str, tuple[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize(
-    ("method", "parameters"), WRONG_PARAMETERS.values(), ids=[*WRONG_PARAMETERS.keys()]
-)
+@pytest.mark.parametrize(("method", "parameters"), WRONG_PARAMETERS.values(), ids=[*WRONG_PARAMETERS.keys()])
 def test_client_is_told_invalid_parameter_when_a_type_or_word_is_wrong(
     broker: Broker, method: str, parameters: Any
 ) -> None:
@@ -248,7 +247,9 @@ def test_client_loses_its_connection_when_its_message_has_a_byte_more(
     is_served(broker, files)
 
 
-def test_client_is_not_waited_for_when_it_stops_in_the_middle_of_a_message(broker: Broker, files: Path) -> None:
+def test_client_is_not_waited_for_when_it_stops_in_the_middle_of_a_message(
+    broker: Broker, files: Path
+) -> None:
     message = opening(files / "file0")
     with Hostile(broker) as silent:
         silent.send(message[:20])
@@ -281,7 +282,8 @@ def test_client_dies_unnoticed_when_it_has_sent_any_number_of_bytes(broker: Brok
 
 def test_client_dies_unnoticed_when_fds_are_in_flight(broker: Broker, files: Path) -> None:
     many = call(
-        "OpenMany", {"requests": [{"path": f"{files}/file{number}", "access": ["read"]} for number in range(64)]}
+        "OpenMany",
+        {"requests": [{"path": f"{files}/file{number}", "access": ["read"]} for number in range(64)]},
     )
     for message in (opening(files / "file0"), many):
         with Hostile(broker) as client:
@@ -455,3 +457,34 @@ def test_client_is_told_busy_or_closed_when_its_fd_table_is_full(broker: Broker,
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     is_served(broker, files)
+
+
+def test_clients_are_served_when_one_uid_has_as_many_connections_as_it_may(
+    start_broker: Callable[..., Broker], files: Path
+) -> None:
+    """A worker that may have few fds: what one uid holds must leave room for batches, and for others."""
+    if shutil.which("prlimit") is None:
+        pytest.skip("prlimit is not installed")
+    broker = start_broker(
+        policy(allow("files", f"{files}/file*")), ("prlimit", "--nofile=100:250", "--", *FDBROKER)
+    )
+    many = call(
+        "OpenMany",
+        {"requests": [{"path": f"{files}/file{number}", "access": ["read"]} for number in range(64)]},
+    )
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(Hostile(broker)) for _ in range(300)]
+        # The last one was turned away, so all have been seen.
+        assert clients[-1].is_hung_up_on()
+        for _ in range(3):
+            reply, fds = clients[0].ask(many)
+            for fd in fds:
+                os.close(fd)
+            assert len(fds) == 64, reply
+        if os.geteuid() == 0:
+
+            def another_uid() -> str:
+                with Hostile(broker) as other:
+                    return other.content(opening(files / "file0"))
+
+            assert as_uid(STRANGER, another_uid) == "content 0"

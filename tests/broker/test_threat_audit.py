@@ -5,7 +5,6 @@ import os
 import re
 import resource
 import shutil
-import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -26,7 +25,10 @@ NAMES = {
     "quotes": '/x","verdict":"allow","y":"',
     "a backslash at the end": "/x\\",
     "escapes of a terminal": "/x\x1b[2J\x1b]0;title\x07",
-    "every control character": "/" + "".join(map(chr, range(1, 32))) + "\x7f" + "".join(map(chr, range(0x80, 0xA0))),
+    "every control character": "/"
+    + "".join(map(chr, range(1, 32)))
+    + "\x7f"
+    + "".join(map(chr, range(0x80, 0xA0))),
     "other line ends": "/x\u2028y\u2029z\x85\r\n\v\f",
     "right to left": "/x\u202egpj.exe",
     "beyond the basic plane": "/\U0001f600\U000e0001",
@@ -67,7 +69,11 @@ def test_client_breaks_no_line_when_its_path_holds_odd_characters(broker: Broker
 
 
 def test_client_breaks_no_line_when_what_it_sends_is_quoted(broker: Broker) -> None:
-    for sent in (b'{"method":"x","oneway":"\\n\\u001b"}\0', b"\x1b[2J\n" + _FORGED.encode() + b"\n", b"\xff\n\0"):
+    for sent in (
+        b'{"method":"x","oneway":"\\n\\u001b"}\0',
+        b"\x1b[2J\n" + _FORGED.encode() + b"\n",
+        b"\xff\n\0",
+    ):
         with Hostile(broker) as client:
             client.send(sent + b"\0")
             with suppress(AssertionError):
@@ -80,14 +86,19 @@ def test_client_breaks_no_line_when_its_program_has_an_odd_name(start_broker: St
     broker = start_broker(policy(allow("none", "/none")))
     program = place / f'evil\n"{_FORGED.replace("/", "")}\udcff'
     shutil.copy(os.path.realpath(sys.executable), program)
-    script = f"import socket; s = socket.socket(socket.AF_UNIX); s.connect({broker.socket!r}); s.send({opening('/x')!r}); s.recv(1)"
+    script = (
+        f"import socket; s = socket.socket(socket.AF_UNIX); s.connect({broker.socket!r});"
+        f"s.send({opening('/x')!r}); s.recv(1)"
+    )
     subprocess.run([program, "-I", "-S", "-c", script], check=True)
     shown = broker.records(event="open", path="/x")[0]["peer"]["exe"]
     assert shown == os.fsencode(program).decode("utf-8", "backslashreplace")
     lines_of(broker)
 
 
-def test_client_breaks_no_line_when_the_object_has_a_name_that_is_not_utf8(start_broker: Start, place: Path) -> None:
+def test_client_breaks_no_line_when_the_object_has_a_name_that_is_not_utf8(
+    start_broker: Start, place: Path
+) -> None:
     """It cannot be asked for, but a link can lead there."""
     directory = os.fsencode(place) + b"/dir\xff\n\x1b"
     os.mkdir(directory)
@@ -224,7 +235,9 @@ def test_client_cannot_end_the_broker_when_long_records_find_the_audit_full(
     lines_of(broker)
 
 
-def test_client_cannot_end_the_broker_when_nobody_takes_long_records(start_broker: Start, place: Path) -> None:
+def test_client_cannot_end_the_broker_when_nobody_takes_long_records(
+    start_broker: Start, place: Path
+) -> None:
     """The same while the supervisor stands still, as one does that writes to a disk which hangs."""
     (place / "file").write_text("content")
     broker = start_broker(policy(allow("file", str(place / "file"))))

@@ -104,7 +104,9 @@ def test_heir_cannot_finish_a_message_when_the_connector_began_it(
 
 
 @needs_root
-def test_program_gets_nothing_when_it_dropped_its_rights_after_connecting(start_broker: Start, mine: Path) -> None:
+def test_program_gets_nothing_when_it_dropped_its_rights_after_connecting(
+    start_broker: Start, mine: Path
+) -> None:
     broker = start_broker(only(0, mine))
 
     def connect_and_drop() -> bool:
@@ -153,9 +155,7 @@ def test_sender_cannot_claim_another_uid_when_it_sends_credentials(start_broker:
         with Hostile(broker) as client:
             claim = array.array("i", [os.getpid(), 0, 0]).tobytes()
             with contextlib.suppress(PermissionError):
-                client.socket.sendmsg(
-                    [opening(mine)], [(socket.SOL_SOCKET, socket.SCM_CREDENTIALS, claim)]
-                )
+                client.socket.sendmsg([opening(mine)], [(socket.SOL_SOCKET, socket.SCM_CREDENTIALS, claim)])
                 return "the kernel let it pass"
             return client.error(opening(mine))
 
@@ -174,7 +174,9 @@ def test_heir_is_served_when_it_has_the_connectors_uid(start_broker: Start, mine
 
 
 @needs_root
-def test_clients_get_what_is_theirs_when_several_uids_ask_for_the_same(start_broker: Start, mine: Path) -> None:
+def test_clients_get_what_is_theirs_when_several_uids_ask_for_the_same(
+    start_broker: Start, mine: Path
+) -> None:
     """What is remembered of one identity's requests must be of no use to another."""
     broker = start_broker(only(STRANGER, mine))
 
@@ -190,7 +192,9 @@ def test_clients_get_what_is_theirs_when_several_uids_ask_for_the_same(start_bro
 
 @needs_root
 @pytest.mark.parametrize("count", [1, 255, 257, 5000])
-def test_client_is_known_by_its_last_group_when_it_has_many(start_broker: Start, mine: Path, count: int) -> None:
+def test_client_is_known_by_its_last_group_when_it_has_many(
+    start_broker: Start, mine: Path, count: int
+) -> None:
     groups = tuple(range(100_000, 100_000 + count))
     broker = start_broker(policy(allow("group", str(mine), clients=f"{{gid: {groups[-1]}}}")))
 
@@ -216,7 +220,10 @@ _ANYONE = [
 
 def in_namespace(*options: str) -> tuple[str, ...]:
     """`fdbroker` in a user namespace of its own."""
-    if shutil.which("unshare") is None or subprocess.run(["unshare", "--user", "true"], check=False).returncode:
+    if (
+        shutil.which("unshare") is None
+        or subprocess.run(["unshare", "--user", "true"], check=False).returncode
+    ):
         pytest.skip("user namespaces are refused here")
     return ("unshare", "--user", *options, *FDBROKER)
 

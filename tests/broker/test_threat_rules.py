@@ -96,12 +96,17 @@ def test_client_gets_no_sum_of_rights_when_two_rules_give_half_each(start_broker
     # Nor by way of what would be welcome.
     assert outcome(broker, opening(file, ["read"], optional=["write"])) == ("read", os.O_RDONLY)
     assert outcome(broker, opening(file, ["write"], optional=["read", "truncate"])) == ("write", os.O_WRONLY)
-    assert outcome(broker, opening(file, ["read"], optional=["truncate", "write"])) == ("read+truncate", os.O_RDONLY)
+    assert outcome(broker, opening(file, ["read"], optional=["truncate", "write"])) == (
+        "read+truncate",
+        os.O_RDONLY,
+    )
 
 
 def test_client_gets_one_rules_rights_when_each_rule_would_do(start_broker: Start, file: Path) -> None:
     broker = start_broker(
-        policy(allow("a", str(file), "read"), allow("b", str(file), "read, write"), allow("c", str(file), "edit"))
+        policy(
+            allow("a", str(file), "read"), allow("b", str(file), "read, write"), allow("c", str(file), "edit")
+        )
     )
     assert outcome(broker, opening(file, ["read"], optional=["write"])) == ("read+write", os.O_RDWR)
     record = broker.records(event="open", verdict="allow")[0]
@@ -137,7 +142,9 @@ def test_client_gets_nothing_when_its_open_is_oneway(start_broker: Start, file: 
     broker = start_broker(policy(allow("reader", str(file), "read")))
     request = {"path": str(file), "access": ["read"]}
     with Hostile(broker) as client, watching(file) as watch:
-        client.send(call("Open", request, oneway=True) + call("OpenMany", {"requests": [request]}, oneway=True))
+        client.send(
+            call("Open", request, oneway=True) + call("OpenMany", {"requests": [request]}, oneway=True)
+        )
         # The next reply is the next call's: a oneway call has none.
         reply, fds = client.ask(call("Describe"))
         assert ("peer" in reply["parameters"], fds) == (True, [])
@@ -145,13 +152,18 @@ def test_client_gets_nothing_when_its_open_is_oneway(start_broker: Start, file: 
         assert client.content(opening(file)) == "content"
         assert watch.events() != []
     assert len(broker.records(event="open")) == 1
-    assert [one["reason"] for one in broker.records(event="malformed")] == ["a oneway Open", "a oneway OpenMany"]
+    assert [one["reason"] for one in broker.records(event="malformed")] == [
+        "a oneway Open",
+        "a oneway OpenMany",
+    ]
 
 
 def test_client_gets_no_reply_when_another_method_is_oneway(start_broker: Start) -> None:
     broker = start_broker(policy(allow("none", "/none")))
     with Hostile(broker) as client:
-        client.send(call("Describe", oneway=True) * 3 + call("Nothing", oneway=True) + call("Check", {}, oneway=True))
+        client.send(
+            call("Describe", oneway=True) * 3 + call("Nothing", oneway=True) + call("Check", {}, oneway=True)
+        )
         assert client.error(call("Nothing")) == "org.varlink.service.MethodNotFound"
 
 
@@ -245,7 +257,9 @@ def test_check_reads_no_link_when_it_asks_about_one(start_broker: Start, place: 
             pytest.skip("this file system keeps no access times of links")
 
 
-def test_describe_touches_nothing_when_rules_name_what_is_there(start_broker: Start, place: Path, file: Path) -> None:
+def test_describe_touches_nothing_when_rules_name_what_is_there(
+    start_broker: Start, place: Path, file: Path
+) -> None:
     broker = start_broker(policy(allow("all", f"{place}/*", "read"), allow("file", str(file))))
     with Hostile(broker) as client, watching(place) as around, watching(file) as watch:
         around.events()
@@ -254,12 +268,21 @@ def test_describe_touches_nothing_when_rules_name_what_is_there(start_broker: St
         assert watch.events() == []
 
 
-def test_refusal_is_the_same_when_the_file_is_and_is_not_there(start_broker: Start, place: Path, file: Path) -> None:
+def test_refusal_is_the_same_when_the_file_is_and_is_not_there(
+    start_broker: Start, place: Path, file: Path
+) -> None:
     broker = start_broker(policy(allow("other", "/other"), f"name: no, deny: all, paths: [{file}]"))
     with Hostile(broker) as client:
         answers = [
             client.ask(opening(path))
-            for path in (file, place / "missing", place, place / "file/below", "/etc/shadow", "/nonexistent/x")
+            for path in (
+                file,
+                place / "missing",
+                place,
+                place / "file/below",
+                "/etc/shadow",
+                "/nonexistent/x",
+            )
         ]
     assert answers == [({"error": DENIED, "parameters": {}}, [])] * len(answers)
 
@@ -275,13 +298,24 @@ def test_client_cannot_release_when_the_grant_is_anothers_or_gone(start_broker: 
         assert other.error(call("Release", {"grant": grant})) == INVALID
         assert owner.ask(call("Release", {"grant": grant})) == ({"parameters": {}}, [])
         assert owner.error(call("Release", {"grant": grant})) == INVALID
-        for odd in (f" {grant}", grant[1:], f"g0{grant[1:]}", f"g+{grant[1:]}", f"{grant}\0", "g", "g1e1", ""):
+        for odd in (
+            f" {grant}",
+            grant[1:],
+            f"g0{grant[1:]}",
+            f"g+{grant[1:]}",
+            f"{grant}\0",
+            "g",
+            "g1e1",
+            "",
+        ):
             assert owner.error(call("Release", {"grant": odd})) == INVALID
         # Releasing revokes nothing.
         assert read_and_close(reply, fds) == "content"
 
 
-def test_client_keeps_a_bounded_number_of_grants_when_it_never_releases(start_broker: Start, file: Path) -> None:
+def test_client_keeps_a_bounded_number_of_grants_when_it_never_releases(
+    start_broker: Start, file: Path
+) -> None:
     broker = start_broker(policy(allow("reader", str(file), "read")))
     batch = call("OpenMany", {"requests": [{"path": str(file), "access": ["read"]}] * 64})
     grants: list[str] = []
@@ -295,7 +329,9 @@ def test_client_keeps_a_bounded_number_of_grants_when_it_never_releases(start_br
         assert client.ask(call("Release", {"grant": grants[-1]}))[0] == {"parameters": {}}
 
 
-def test_client_gets_a_close_on_exec_duplicate_of_nothing_else_when_it_opens(start_broker: Start, file: Path) -> None:
+def test_client_gets_a_close_on_exec_duplicate_of_nothing_else_when_it_opens(
+    start_broker: Start, file: Path
+) -> None:
     """Each open has a file description of its own: an offset that one client moves is no other's."""
     broker = start_broker(policy(allow("reader", str(file), "read")))
     with Hostile(broker) as one, Hostile(broker) as two:
