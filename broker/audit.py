@@ -34,7 +34,7 @@ class AuditLog:
         self._number = 0
         self._partial = b""
         self._unwritten = b""
-        self._failing = False
+        self.failing = False  # the last write failed
 
     @property
     def blocked(self) -> bool:
@@ -70,15 +70,15 @@ class AuditLog:
             except BlockingIOError:
                 return
             except OSError as error:
-                if not self._failing:
+                if not self.failing:
                     self._complain(
                         f"the audit cannot be written ({error.strerror}): every open is refused until it can"
                     )
-                self._failing = True
+                self.failing = True
                 return
             self._unwritten = self._unwritten[written:]
-        if self._failing:
-            self._failing = False
+        if self.failing:
+            self.failing = False
             self._complain("the audit is written again")
 
     def _line(self, record: bytes, stamp: bytes) -> bytes:

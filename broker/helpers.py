@@ -18,6 +18,7 @@ import msgspec
 
 from broker.limits import HELPER_SECONDS, HELPERS, HELPERS_PER_UID
 from broker.opener import Opener, Outcome, Plan
+from broker.walk import decoded, encoded
 from policy import Policy, Rights
 from sandboxed.descriptors import close_all, receive_with_fds, send_with_fds
 from sandboxed.syscalls import PR_SET_PDEATHSIG, close_all_but, prctl
@@ -80,7 +81,7 @@ class Helper:
             None if answer.rule is None else self._policy.rules[answer.rule],
             answer.reason,
             answer.errno,
-            None if answer.path is None else os.fsdecode(answer.path),
+            None if answer.path is None else decoded(answer.path),
             answer.device,
         )
 
@@ -173,7 +174,7 @@ def _child(answer_to: socket.socket, plan: Plan, opener: Opener, policy: Policy)
                 None if outcome.rule is None else policy.rules.index(outcome.rule),
                 outcome.reason,
                 outcome.errno,
-                None if outcome.path is None else os.fsencode(outcome.path),
+                None if outcome.path is None else encoded(outcome.path),
                 outcome.device,
             )
         )

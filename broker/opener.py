@@ -22,12 +22,11 @@ from broker.hotpath import expected, open_same
 from broker.messages import Asked
 from broker.records import fields, printable
 from broker.walk import (
-    DEVPTS_SUPER_MAGIC,
-    TMPFS_MAGIC,
     Walked,
     Walker,
     WalkFailed,
     WalkRefused,
+    encoded,
 )
 from policy import FileType, Object, Peer, Policy, Request, Rights, Rule, Verdict, rights_words
 from sandboxed.syscalls import RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS
@@ -197,7 +196,7 @@ class Opener:
                 reason="the device node does not lie on the broker's own devtmpfs or devpts"
             )
         flags = _open_flags(verdict.rights, plan.asked.flags)
-        if flags & os.O_NOFOLLOW and walked.last_link:
+        if flags & os.O_NOFOLLOW and walked.ends_in_link:
             return facts._replace(verdict="failed", errno=errno.ELOOP, reason="the last component is a link")
         try:
             fd = _reopen(walked, flags)
@@ -208,14 +207,12 @@ class Opener:
         return outcome
 
     def _own_device(self, walked: Walked) -> bool:
-        return walked.filesystem == DEVPTS_SUPER_MAGIC or (
-            walked.filesystem == TMPFS_MAGIC and walked.status.st_dev in self._device_systems
-        )
+        return walked.status.st_dev in self._device_systems
 
     def _remember(self, plan: Plan, walked: Walked, flags: int, outcome: Outcome) -> None:
         if not walked.guarded or walked.names:
             return
-        plan.path = os.fsencode(plan.request.path)
+        plan.path = encoded(plan.request.path)
         plan.known = expected(flags, _DIRECT, walked.status)
         plan.known_fields = plan.asked_fields + outcome_fields(outcome)
         plan.reply_tail = reply_tail(outcome)
@@ -255,12 +252,19 @@ def _open_flags(rights: Rights, flags: int) -> int:
 
 
 def _device_systems() -> frozenset[int]:
-    """The device numbers of devtmpfs as mounted here; statfs(2) cannot tell it from a tmpfs."""
+    """The device numbers of devtmpfs as mounted here, and of the devpts at /dev/pts.
+
+    statfs(2) cannot tell devtmpfs from a tmpfs, nor our devpts from one that a container made.
+    """
     with open("/proc/self/mountinfo", "rb") as table:
         lines = [line.split() for line in table]
-    numbers = {line[2] for line in lines if line[line.index(b"-") + 1] == b"devtmpfs"}
-    pairs = (number.split(b":") for number in numbers)
-    return frozenset(os.makedev(int(major), int(minor)) for major, minor in pairs)
+    systems = set()
+    for line in lines:
+        kind, number, mount_point = line[line.index(b"-") + 1], line[2], line[4]
+        if kind == b"devtmpfs" or (kind == b"devpts" and mount_point == b"/dev/pts"):
+            major, minor = number.split(b":")
+            systems.add(os.makedev(int(major), int(minor)))
+    return frozenset(systems)
 
 
 def _refused(verdict: Verdict) -> Outcome:

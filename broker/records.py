@@ -37,7 +37,8 @@ def printable(name: str) -> str:
 class AuditPipe:
     """Hands records to the supervisor through a pipe.
 
-    `fd` is where the hot path writes: -1 while half a record is in the pipe, for its other half comes first.
+    `fd` is where the hot path writes: -1 while half a record is in the pipe, for its other half comes first,
+    and while the supervisor cannot write what it takes.
     """
 
     def __init__(self, fd: int) -> None:
@@ -46,6 +47,7 @@ class AuditPipe:
         self.fd = self._pipe = fd
         self._rest = b""  # of a record that is in the pipe in part
         self._stuck = False  # the last record found no room
+        self._shut = False  # the supervisor cannot write
         self._room = select.poll()
         self._room.register(fd, select.POLLOUT)
 
@@ -55,6 +57,8 @@ class AuditPipe:
         Raises AuditUnavailable. What is in the pipe by then is handed over later, as if it had happened: better
         a line too many than a line in halves.
         """
+        if self._shut:
+            raise AuditUnavailable("the audit cannot be written")
         self._write_rest()
         written = self._put(records)
         if written == 0 < len(records) and self._finds_room():
@@ -64,6 +68,11 @@ class AuditPipe:
         self._rest = records[written:]
         self._write_rest()
         self._stuck = False
+
+    def shut(self, shut: bool) -> None:
+        """Take no records while `shut`: the supervisor keeps those that it has, and cannot write them."""
+        self._shut = shut
+        self.fd = -1 if shut or self._rest else self._pipe
 
     def _write_rest(self) -> None:
         while self._rest:

@@ -26,7 +26,7 @@ from broker.limits import (
     AUDIT_RETRY_SECONDS,
 )
 from broker.listeners import Listener
-from broker.worker import run_worker
+from broker.worker import AUDIT_FAILS, AUDIT_WORKS, run_worker
 from policy import Policy
 from sandboxed.descriptors import send_with_fds
 
@@ -63,6 +63,7 @@ class Supervisor:
         self._running = True
         self._next_write = 0.0
         self._audit_watched = True
+        self._told_failing = False
         self._pid, self._control, self._records = self._start_worker(policy)
         self._pidfd = os.pidfd_open(self._pid)
         self._epoll = select.epoll()
@@ -188,8 +189,16 @@ class Supervisor:
     def _records_waiting(self) -> None:
         """Write what came; then let more gather, so that a busy worker costs few wake-ups."""
         self._audit.take(self._records)
+        self._tell_worker()
         self._next_write = time.monotonic() + AUDIT_GATHER_SECONDS
         self._watch_records(False)
+
+    def _tell_worker(self) -> None:
+        """Tell the worker when the audit can no longer be written, and when it can again."""
+        if self._told_failing is not self._audit.failing:
+            with contextlib.suppress(BlockingIOError, BrokenPipeError):
+                self._control.send(AUDIT_FAILS if self._audit.failing else AUDIT_WORKS)
+                self._told_failing = self._audit.failing
 
     def _watch_records(self, wanted: bool) -> None:
         if wanted is not self._audit_watched:
@@ -208,6 +217,7 @@ class Supervisor:
             self._send_waiting()
         if self._audit.blocked:
             self._audit.flush()
+        self._tell_worker()
         if not self._audit.blocked and time.monotonic() >= self._next_write:
             self._watch_records(True)
 

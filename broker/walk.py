@@ -33,6 +33,16 @@ _INSIDE = RESOLVE_NO_MAGICLINKS | RESOLVE_NO_XDEV
 _WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
 
 
+def encoded(name: str) -> bytes:
+    """A file name as the kernel has it: UTF-8, whatever this process's locale says."""
+    return name.encode("utf-8", "surrogateescape")
+
+
+def decoded(name: bytes) -> str:
+    """A file name as text; bytes that are not UTF-8 become lone surrogates."""
+    return name.decode("utf-8", "surrogateescape")
+
+
 class MayBlock(Exception):
     """The walk needs a mount that may keep it waiting: repeat it where that is allowed."""
 
@@ -59,6 +69,7 @@ class Walked(NamedTuple):
     path: str  # with no link left; names that are not UTF-8 are surrogate-escaped
     names: tuple[str, ...]  # the full names that links led to on the way
     last_link: bool  # exactly one link was followed, and it was the last component
+    ends_in_link: bool  # the last component was a link, whatever came before
     link_guarded: bool  # and only root could have made it
     filesystem: int  # the magic number of statfs(2)
     guarded: bool  # no link, and only root can change a name on the way
@@ -102,7 +113,7 @@ class Walker:
         """
         walk = _Walk(self._root, self._root_guarded, self._mounts, may_block)
         try:
-            return walk.run(os.fsencode(path))
+            return walk.run(encoded(path))
         finally:
             walk.close()
 
@@ -119,6 +130,7 @@ class _Walk:
         self._names: list[str] = []
         self._links = 0
         self._last_link = False
+        self._ends_in_link = False
         self._link_guarded = False
         self._guarded = guarded
 
@@ -161,22 +173,23 @@ class _Walk:
                 if error.errno != errno.EXDEV:
                     raise
                 if not self._may_block and not self._mounts.answers_at_once(self._name(component)):
-                    raise MayBlock(os.fsdecode(self._name(component))) from None
+                    raise MayBlock(decoded(self._name(component))) from None
                 fd = openat2(parent, component, _O_PATH, RESOLVE_NO_MAGICLINKS)
             self._opened.append(fd)
             return fd, os.fstat(fd)
         except OSError as error:
             name = self._name(component, *reversed(self._pending))
-            raise WalkFailed(error.errno or errno.EIO, os.fsdecode(name), self._links) from error
+            raise WalkFailed(error.errno or errno.EIO, decoded(name), self._links) from error
 
     def _follow(self, fd: int) -> None:
         self._links += 1
         # A link that the asked path ends in, not one on the way; a second link takes it back.
+        self._ends_in_link = not self._pending or self._ends_in_link
         self._last_link = self._links == 1 and not self._pending
         self._link_guarded = self._guarded
         self._guarded = False
         if self._links > LINKS:
-            raise WalkFailed(errno.ELOOP, os.fsdecode(self._name()), self._links)
+            raise WalkFailed(errno.ELOOP, decoded(self._name()), self._links)
         target = os.readlink(b"", dir_fd=fd)
         if target.startswith(b"/"):
             del self._stack[1:]
@@ -186,7 +199,7 @@ class _Walk:
     def _enter(self, fd: int, status: os.stat_result, component: bytes) -> None:
         if not stat.S_ISDIR(status.st_mode):
             name = self._name(component, *reversed(self._pending))
-            raise WalkFailed(errno.ENOTDIR, os.fsdecode(name), self._links)
+            raise WalkFailed(errno.ENOTDIR, decoded(name), self._links)
         self._guarded = self._guarded and _guarded(status)
         self._stack.append(_Directory(fd, component, status.st_dev, self._filesystem(fd, status)))
 
@@ -206,9 +219,10 @@ class _Walk:
         return Walked(
             fd,
             status,
-            os.fsdecode(path),
+            decoded(path),
             tuple(self._names),
             self._last_link and self._links == 1,
+            self._ends_in_link,
             self._link_guarded,
             filesystem,
             guarded,
@@ -229,4 +243,4 @@ def _normal(name: bytes) -> str:
                 parts.pop()
         elif part not in (b"", b"."):
             parts.append(part)
-    return os.fsdecode(b"/" + b"/".join(parts))
+    return decoded(b"/" + b"/".join(parts))

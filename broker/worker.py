@@ -31,6 +31,10 @@ from sandboxed.syscalls import close_all_but
 # One introduction of a client by the supervisor: its groups take most of it.
 INTRODUCTION_BYTES = 128 * 1024
 
+# What else the supervisor says: whether it can write the audit.
+AUDIT_FAILS = b"audit fails"
+AUDIT_WORKS = b"audit works"
+
 _COUNTED_REFUSALS_SECONDS = 1.0
 
 # Events taken at once from the kernel.
@@ -96,10 +100,13 @@ class Worker:
         return _COUNTED_REFUSALS_SECONDS
 
     def _introduced(self, events: int) -> None:
-        """The supervisor introduces a client, or has ended."""
+        """The supervisor introduces a client, speaks of the audit, or has ended."""
         data, fds = receive_with_fds(self._control, INTRODUCTION_BYTES, 1)
         if not data:
             self._running = False
+            return
+        if data in (AUDIT_FAILS, AUDIT_WORKS):
+            self._service.audit.shut(data == AUDIT_FAILS)
             return
         introduction = msgspec.json.decode(data, type=Introduction)
         uid = introduction.uid
