@@ -17,6 +17,9 @@ from broker.limits import AUDIT_PIPE_BYTES, RECORD_BYTES
 # Below what malloc takes from the kernel and gives back each time.
 _READ_BYTES = 64 * 1024
 
+# Instead of a record that was too long: only a worker that is broken or taken over makes one.
+_DROPPED = b'{"event":"record-dropped","reason":"it was too long"}'
+
 
 class AuditLog:
     """Where the records go.
@@ -33,6 +36,7 @@ class AuditLog:
         self._clock = clock
         self._number = 0
         self._partial = b""
+        self._skipping = False  # in a record that is too long
         self._unwritten = b""
         self.failing = False  # the last write failed
 
@@ -48,19 +52,16 @@ class AuditLog:
         except BlockingIOError:
             return True
         lines = (self._partial + data).split(b"\n")
+        if self._skipping and len(lines) > 1:
+            lines[0], self._skipping = _DROPPED, False
         self._partial = lines.pop()
-        if len(self._partial) > RECORD_BYTES:
-            self._partial = b""
-            self._complain("the worker sent an audit record without end; it was dropped")
+        if self._skipping or len(self._partial) > RECORD_BYTES:
+            # The rest of it must not pass for a record either.
+            self._partial, self._skipping = b"", True
         stamp = self._now()
         self._unwritten += b"".join([self._line(line, stamp) for line in lines if line])
         self.flush()
         return bool(data)
-
-    def write(self, record: bytes) -> None:
-        """Write a record of the supervisor's own."""
-        self._unwritten += self._line(record, self._now())
-        self.flush()
 
     def flush(self) -> None:
         """Try to write what could not be written before."""

@@ -44,6 +44,9 @@ class Batch:
 
     def _late(self, connection: Connection, outcome: Outcome) -> None:
         self._decisions.append((self._plans[len(self._decisions)], outcome.fd, outcome))
+        if connection.is_closed:
+            # Nobody waits for the rest of it.
+            self._plans = self._plans[: len(self._decisions)]
         answer = self.run(connection)
         if answer is not None:
             connection.answer_late(answer)

@@ -42,7 +42,6 @@ _OPEN_MANY = f"{PREFIX}.OpenMany"
 
 # Room for one ucred and nothing else: with more, the kernel would install fds that a client sent.
 _UCRED = struct.Struct("iII")
-_ONE_FD = struct.Struct("i")
 _CONTROL_BYTES = socket.CMSG_SPACE(_UCRED.size)
 
 # SIOCOUTQ of unix(7): zero when the peer has read all that was sent.
@@ -180,6 +179,11 @@ class Connection:
         elif self.state is State.ROOM:
             self._send_rest()
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether it has ended."""
+        return self.state is State.CLOSED
+
     def close(self) -> None:
         """End the connection; whatever is under way for it is dropped when it ends."""
         if self.state is not State.CLOSED:
@@ -278,7 +282,7 @@ class Connection:
     def _serve_oneway(self, method: str, parameters: object) -> None:
         """A call that wants no reply. An open has nowhere to put its fd, so it is refused."""
         if method in (_OPEN, _OPEN_MANY):
-            self._shared.service.refuse(self.client, f"a oneway {method.rpartition('.')[2]}")
+            self._shared.service.refuse(self.client, f"a oneway {method.rpartition('.')[2]}", "oneway")
         else:
             self._shared.service.call(self.client, method, parameters)
 

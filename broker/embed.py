@@ -13,7 +13,6 @@ OpenSSH's monitor does. Call it early: before threads, and before anything hosti
 import contextlib
 import os
 import sys
-import threading
 
 from broker.commands.common import Unusable, audit_to, policy_from
 from broker.embedded import EmbeddedBroker
@@ -37,23 +36,24 @@ def embed(
     sandboxed.identities.IdentityError for a user that there is not, StartError when the confinement
     cannot be had, RuntimeError when other threads run.
     """
-    if threading.active_count() > 1:
+    if len(os.listdir("/proc/self/task")) > 1:
         raise RuntimeError("embed() must come before other threads: they would stay behind, privileged")
     loaded = policy if isinstance(policy, Policy) else policy_from(os.fspath(policy))
-    audit_fd = audit_to(audit, standard=2)
     if os.geteuid() != 0:
         if user is not None:
             raise Unusable("only root can choose the user: leave `user` out to go on as yourself")
-        return _split(loaded, audit_fd, None, None)
+        return _split(loaded, audit, None, None)
     if user is not None:
         found = lookup(user)
-        return _split(loaded, audit_fd, found.uid, found.gid)
+        return _split(loaded, audit, found.uid, found.gid)
     with unused_uid() as held:
-        return _split(loaded, audit_fd, held.uid, held.gid)
+        return _split(loaded, audit, held.uid, held.gid)
 
 
-def _split(policy: Policy, audit: int, uid: int | None, gid: int | None) -> Client:
+def _split(policy: Policy, audit_path: str | None, uid: int | None, gid: int | None) -> Client:
     with contextlib.ExitStack() as stack:
+        audit = audit_to(audit_path, standard=2)
+        stack.callback(os.close, audit)
         work = stack.enter_context(work_directory(uid, gid))
         signals = stack.enter_context(SignalForwarder())
         broker = stack.enter_context(EmbeddedBroker(policy, audit))

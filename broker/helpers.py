@@ -11,6 +11,7 @@ import errno
 import os
 import signal
 import socket
+import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -121,8 +122,10 @@ class Helpers:
     def finish(self, pidfd: int) -> None:
         """The child behind `pidfd` has ended: hand on what came of it."""
         helper = self.running.pop(pidfd)
-        outcome = None if helper.given_up else helper.outcome()
-        helper.close()
+        try:
+            outcome = None if helper.given_up else helper.outcome()
+        finally:
+            helper.close()
         if outcome is not None:
             helper.done(outcome)
 
@@ -182,5 +185,7 @@ def _child(answer_to: socket.socket, plan: Plan, opener: Opener, policy: Policy)
             send_with_fds(answer_to, data, [outcome.fd])
         else:
             answer_to.send(data)
+    except BaseException:  # the last chance to say why
+        traceback.print_exc()
     finally:
         os._exit(0)

@@ -18,7 +18,7 @@ from typing import Any
 
 import msgspec
 
-from broker.limits import ACCOUNT_RETRY_SECONDS
+from broker.limits import ACCOUNT_RETRY_SECONDS, GROUPS_PER_CLIENT
 from policy import Peer, Policy
 from sandboxed.syscalls import getsockopt_bytes
 
@@ -27,7 +27,6 @@ _SO_PEERPIDFD = 77
 
 _UCRED = struct.Struct("iII")
 _ALL_IDS = 4294967295
-_GROUPS_MAX = 65536  # NGROUPS_MAX, limits.h
 
 
 class Introduction(msgspec.Struct):
@@ -136,14 +135,16 @@ class IdentityReader:
 
 
 def _peer_groups(connection: socket.socket) -> tuple[int, ...] | None:
-    """The supplementary groups of the connector; None where the kernel does not tell."""
+    """The supplementary groups of the connector; None where the kernel does not tell, or they are too many."""
     try:
         try:
             data = connection.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, 1024)
         except OSError as error:
             if error.errno != errno.ERANGE:
                 raise
-            data = getsockopt_bytes(connection.fileno(), socket.SOL_SOCKET, _SO_PEERGROUPS, 4 * _GROUPS_MAX)
+            data = getsockopt_bytes(
+                connection.fileno(), socket.SOL_SOCKET, _SO_PEERGROUPS, 4 * GROUPS_PER_CLIENT
+            )
     except OSError:
         return None
     return struct.unpack(f"{len(data) // 4}I", data)

@@ -16,9 +16,6 @@ BACKLOG = 1024
 # Connections accepted at one wake-up before the audit gets its turn again.
 ACCEPT_BURST = 64
 
-# Bytes of replies that one client may leave unread before its calls are no longer read.
-UNREAD_REPLY_BYTES = 64 * 1024
-
 # Grants remembered for one connection. They are small, but a client that opens for years and never
 # releases must not grow the broker. The older half is forgotten then; its fds are not affected.
 GRANTS_PER_CONNECTION = 4096
@@ -42,6 +39,13 @@ HELPER_SECONDS = 5.0
 
 # Symbolic links on one walk; the kernel's own number (path_resolution(7)).
 LINKS = 40
+
+# Bytes of a path, also of one that links led to: PATH_MAX of limits.h, with its NUL. A longer one could be opened
+# component by component, and would make records without end.
+PATH_BYTES = 4096
+
+# Supplementary groups of a client that are looked at. Who has more is known by its uid alone.
+GROUPS_PER_CLIENT = 8192
 
 # Bytes that wait between worker and audit. A record is about 400: this holds what a busy broker
 # decides in a tenth of a second.

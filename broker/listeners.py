@@ -59,18 +59,17 @@ def listen(declaration: SocketDeclaration) -> Listener:
         # Before listen(): a message that is sent before accept() must carry credentials too.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         refuse_fds(listener)
-        _bind(listener, path)
+        _bind(listener, path, declaration.mode)
         status = os.lstat(path)
         try:
             os.chown(path, uid, gid, follow_symlinks=False)
-            os.chmod(path, declaration.mode)
             listener.listen(BACKLOG)
         except OSError:
             os.unlink(path)
             raise
     except OSError as error:
         listener.close()
-        raise ListenError(f"cannot listen at {path}: {error.strerror}") from error
+        raise ListenError(f"cannot listen at {path}: {error.strerror or error}") from error
     listener.setblocking(False)
     return Listener(declaration.name, path, listener, (status.st_dev, status.st_ino))
 
@@ -81,9 +80,10 @@ def refuse_fds(connection: socket.socket) -> None:
         connection.setsockopt(socket.SOL_SOCKET, _SO_PASSRIGHTS, 0)
 
 
-def _bind(listener: socket.socket, path: str) -> None:
-    # Nobody may connect before owner and mode are set.
-    old = os.umask(0o777)
+def _bind(listener: socket.socket, path: str, mode: int) -> None:
+    # The mode is there from the first instant, and no chmod(2) by name could hit another file. Nobody can
+    # connect before listen().
+    old = os.umask(0o777 & ~mode)
     try:
         listener.bind(path)
     finally:
@@ -118,9 +118,13 @@ def _remove_stale(path: str) -> None:
             )
     except FileNotFoundError:
         return
+    except OSError as error:
+        raise ListenError(f"cannot listen at {path}: {error.strerror}") from error
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.setblocking(False)
         number = probe.connect_ex(path)
+    if number not in (0, errno.EAGAIN, errno.ECONNREFUSED):
+        raise ListenError(f"{path} exists and is no broker's socket ({os.strerror(number)}): remove it first")
     if number != errno.ECONNREFUSED:
         raise ListenError(f"a broker answers at {path} already: stop it, or name another place with --socket")
     with contextlib.suppress(FileNotFoundError):

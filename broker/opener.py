@@ -19,7 +19,8 @@ import weakref
 from typing import NamedTuple
 
 from broker.hotpath import expected, open_same
-from broker.messages import Asked
+from broker.limits import PATH_BYTES
+from broker.messages import FLAGS, Asked
 from broker.records import fields, printable
 from broker.walk import (
     Walked,
@@ -146,9 +147,8 @@ class Opener:
         except WalkFailed as failure:
             return self._not_found(plan, failure)
         try:
-            return self._open_object(
-                plan, walked, self._other_names(considered.deny_literals, walked, may_block)
-            )
+            names, settled = self._other_names(considered.deny_literals, walked, may_block)
+            return self._open_object(plan, walked, names, settled)
         finally:
             os.close(walked.fd)
 
@@ -156,28 +156,33 @@ class Opener:
         """A walk that failed: its errno is told only where every name on it is one that the policy gives."""
         verdict = self._policy.decide(plan.request, plan.peer, None)
         if failure.links or not verdict.allowed:
-            reason = f"{printable(failure.name)}: {os.strerror(failure.errno)}"
+            reason = f"{printable(failure.name)[:PATH_BYTES]}: {os.strerror(failure.errno)}"
             return Outcome("deny", reason=reason if failure.links else verdict.reason)
         return Outcome("failed", rule=verdict.rule, errno=failure.errno, reason=os.strerror(failure.errno))
 
-    def _other_names(self, literals: tuple[str, ...], walked: Walked, may_block: bool) -> tuple[str, ...]:
-        """Those of the paths that denies name literally which are this same object, by another name."""
-        return walked.names + tuple(name for name in literals if self._is_same(name, walked, may_block))
+    def _other_names(
+        self, literals: tuple[str, ...], walked: Walked, may_block: bool
+    ) -> tuple[tuple[str, ...], bool]:
+        """Those of the paths that denies name literally which are this same object, by another name.
 
-    def _is_same(self, name: str, walked: Walked, may_block: bool) -> bool:
-        try:
-            other = self._walker.walk(name, may_block)
-        except (WalkFailed, WalkRefused):
-            return False
-        os.close(other.fd)
-        ours, theirs = walked.status, other.status
-        if (stat.S_ISCHR(ours.st_mode) or stat.S_ISBLK(ours.st_mode)) and (
-            (stat.S_IFMT(ours.st_mode), ours.st_rdev) == (stat.S_IFMT(theirs.st_mode), theirs.st_rdev)
-        ):
-            return True
-        return (ours.st_dev, ours.st_ino) == (theirs.st_dev, theirs.st_ino)
+        And whether that is settled: a name that is nothing yet, or that somebody else than root can change, may
+        be this object the next time, and nobody would tell us.
+        """
+        same: list[str] = []
+        settled = True
+        for name in literals:
+            try:
+                other = self._walker.walk(name, may_block)
+            except (WalkFailed, WalkRefused):
+                settled = False
+                continue
+            os.close(other.fd)
+            if _is_same(walked.status, other.status):
+                same.append(name)
+            settled = settled and other.guarded
+        return (*walked.names, *same), settled
 
-    def _open_object(self, plan: Plan, walked: Walked, names: tuple[str, ...]) -> Outcome:
+    def _open_object(self, plan: Plan, walked: Walked, names: tuple[str, ...], settled: bool) -> Outcome:
         kind = _TYPES.get(stat.S_IFMT(walked.status.st_mode))
         # A link that a client could make would lead to any device of the type that it likes.
         by_id = walked.last_link and walked.link_guarded
@@ -203,7 +208,8 @@ class Opener:
         except OSError as error:
             return facts._replace(verdict="failed", errno=error.errno or errno.EIO, reason=str(error))
         outcome = facts._replace(verdict="allow", fd=fd, rights=verdict.rights)
-        self._remember(plan, walked, flags, outcome)
+        if settled:
+            self._remember(plan, walked, flags, outcome)
         return outcome
 
     def _own_device(self, walked: Walked) -> bool:
@@ -217,6 +223,17 @@ class Opener:
         plan.known_fields = plan.asked_fields + outcome_fields(outcome)
         plan.reply_tail = reply_tail(outcome)
         self._remembering.add(plan)
+
+
+def _is_same(ours: os.stat_result, theirs: os.stat_result) -> bool:
+    """Whether both are one object; two nodes of one device are."""
+    kind = stat.S_IFMT(ours.st_mode)
+    if kind in (stat.S_IFCHR, stat.S_IFBLK) and (kind, ours.st_rdev) == (
+        stat.S_IFMT(theirs.st_mode),
+        theirs.st_rdev,
+    ):
+        return True
+    return (ours.st_dev, ours.st_ino) == (theirs.st_dev, theirs.st_ino)
 
 
 def _reopen(walked: Walked, flags: int) -> int:
@@ -241,7 +258,11 @@ def _reopen(walked: Walked, flags: int) -> int:
 
 
 def _open_flags(rights: Rights, flags: int) -> int:
-    """open(2) flags for the rights that were given. Append without write never gets here: no rule gives it."""
+    """open(2) flags for the rights that were given.
+
+    Append without write is asked for under a rule that gives write too: that its holder can clear O_APPEND gives
+    it nothing that it could not have had.
+    """
     if rights & Rights.WRITE:
         mode = os.O_RDWR if rights & Rights.READ else os.O_WRONLY
     elif rights & Rights.APPEND:
@@ -276,7 +297,7 @@ def _described(asked: Asked) -> dict[str, object]:
     if asked.optional:
         described["optional"] = rights_words(asked.optional)
     if asked.flags:
-        described["flags"] = asked.flags
+        described["flags"] = sorted(word for word, bit in FLAGS.items() if asked.flags & bit == bit)
     return described
 
 

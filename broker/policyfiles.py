@@ -36,7 +36,7 @@ def read(path: str) -> PolicyFiles:
             raise UnreadablePolicy(f"{path}: more than {POLICY_FILES} policy files")
         return PolicyFiles(
             [_source(os.path.join(path, name)) for name in chosen],
-            [name for name in names if name not in set(chosen)],
+            [name for name in names if not _NAME.fullmatch(name)],
         )
     except OSError as error:
         raise UnreadablePolicy(f"{error.filename or path}: {error.strerror}") from error

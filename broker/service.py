@@ -76,9 +76,7 @@ class Service:
 
     def client(self, peer: Peer, uid: int, shown: dict[str, Any]) -> Client:
         """A client that has just connected. `shown` is what the audit says of its identity."""
-        if len(self._plans) >= PEERS and peer not in self._plans:
-            self._plans.clear()
-        return Client(next(self._connections), peer, uid, shown, self._plans.setdefault(peer, {}))
+        return Client(next(self._connections), peer, uid, shown, self._plans_of(peer))
 
     # --- opening -----------------------------------------------------------------------------------------
 
@@ -89,12 +87,25 @@ class Service:
     def remember(self, client: Client, message: bytes, plans: Plan | list[Plan]) -> None:
         """Keep the plans for an Open or OpenMany that came as `message`, NUL and all."""
         if len(message) <= PLANNED_BYTES:
-            self._planned_bytes += len(message) + PLAN_BYTES
+            count = len(plans) if isinstance(plans, list) else 1
+            self._planned_bytes += len(message) + count * PLAN_BYTES
             if self._planned_bytes > PLANS_BYTES:
-                for known in self._plans.values():
-                    known.clear()
-                self._planned_bytes = 0
+                self._forget_plans()
+            # Its own may have been forgotten, and with it the place where it would be found again.
+            client.plans = self._plans_of(client.peer)
             client.plans[message] = plans
+
+    def _plans_of(self, peer: Peer) -> Plans:
+        if len(self._plans) >= PEERS and peer not in self._plans:
+            self._forget_plans()
+        return self._plans.setdefault(peer, {})
+
+    def _forget_plans(self) -> None:
+        """Forget all of them, those too that clients still hold."""
+        for known in self._plans.values():
+            known.clear()
+        self._plans.clear()
+        self._planned_bytes = 0
 
     def grant_known(self, client: Client, plan: Plan, started: int) -> tuple[bytes, bytes]:
         """Record and reply for an Open whose object was decided on before, and whose fd is open.
@@ -198,9 +209,9 @@ class Service:
             del counts[uid]
         self.refusals.put_back(counts)
 
-    def refuse(self, client: Client, reason: str) -> None:
-        """Write that a connection is closed for what it sent."""
-        record = b'{"event":"malformed",%b%b\n' % (client.peer_fields, _closed({"reason": reason}))
+    def refuse(self, client: Client, reason: str, event: str = "malformed") -> None:
+        """Write that a connection is closed for what it sent, or that a call was not served."""
+        record = b'{"event":"%b",%b%b\n' % (event.encode(), client.peer_fields, _closed({"reason": reason}))
         self._write(client, record, refused=True)
 
     def _event(self, record: bytes) -> bool:

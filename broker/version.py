@@ -1,3 +1,3 @@
-"""The version, in the one place that all others read."""
+"""The version. pyproject.toml has it too; a test holds one against the other."""
 
 VERSION = "0.1.0"

@@ -14,7 +14,7 @@ import os
 import stat
 from typing import NamedTuple
 
-from broker.limits import LINKS
+from broker.limits import LINKS, PATH_BYTES
 from broker.mounts import MountTable, own_root
 from sandboxed.syscalls import RESOLVE_NO_MAGICLINKS, RESOLVE_NO_XDEV, fstatfs_type, openat2
 
@@ -80,6 +80,7 @@ class _Directory(NamedTuple):
     name: bytes
     device: int
     filesystem: int
+    length: int  # of its whole path, in bytes
 
 
 class Walker:
@@ -90,7 +91,7 @@ class Walker:
         self._mounts = MountTable()
         root = own_root()
         status = os.fstat(root)
-        self._root = _Directory(root, b"", status.st_dev, fstatfs_type(root))
+        self._root = _Directory(root, b"", status.st_dev, fstatfs_type(root), 0)
         self._root_guarded = _guarded(status)
 
     def close(self) -> None:
@@ -201,7 +202,14 @@ class _Walk:
             name = self._name(component, *reversed(self._pending))
             raise WalkFailed(errno.ENOTDIR, decoded(name), self._links)
         self._guarded = self._guarded and _guarded(status)
-        self._stack.append(_Directory(fd, component, status.st_dev, self._filesystem(fd, status)))
+        filesystem, length = self._filesystem(fd, status), self._length(component)
+        self._stack.append(_Directory(fd, component, status.st_dev, filesystem, length))
+
+    def _length(self, component: bytes) -> int:
+        length = self._stack[-1].length + 1 + len(component)
+        if length >= PATH_BYTES:
+            raise WalkFailed(errno.ENAMETOOLONG, decoded(component), self._links)
+        return length
 
     def _filesystem(self, fd: int, status: os.stat_result) -> int:
         parent = self._stack[-1]
@@ -212,6 +220,7 @@ class _Walk:
 
     def _found(self, fd: int, status: os.stat_result, component: bytes | None) -> Walked:
         filesystem = self._filesystem(fd, status)
+        self._length(component or b"")
         if fd in self._opened:
             self._opened.remove(fd)  # the receiver's from now on
         path = self._name() if component is None else self._name(component)

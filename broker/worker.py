@@ -38,7 +38,7 @@ AUDIT_WORKS = b"audit works"
 _COUNTED_REFUSALS_SECONDS = 1.0
 
 # Events taken at once from the kernel.
-_EVENTS = 64
+_EVENTS = 1024
 
 
 class Worker:
@@ -65,11 +65,15 @@ class Worker:
 
     def run(self) -> None:
         """Serve until the supervisor closes the control connection."""
-        handlers, poll = self._handlers, self._epoll.poll
+        handlers, poll, changes = self._handlers, self._epoll.poll, self._opener.mount_changes()
         slow_opens, counted = self._helpers.running, self._service.refusals.unwritten
         timeout = None
         while self._running:
-            ready = [(fd, handlers[fd], events) for fd, events in poll(timeout, _EVENTS)]
+            events_of = poll(timeout, _EVENTS)
+            if len(events_of) > 1 and (changes in dict(events_of) or len(events_of) == _EVENTS):
+                # Whoever asks now may have seen the new mount: it comes first, wherever the kernel lists it.
+                self._opener.forget_known()
+            ready = [(fd, handlers[fd], events) for fd, events in events_of]
             for fd, handler, events in ready:
                 if handlers.get(fd) is not handler:
                     continue  # an earlier event of this round closed it; its number may be another's by now
@@ -108,7 +112,11 @@ class Worker:
         if data in (AUDIT_FAILS, AUDIT_WORKS):
             self._service.audit.shut(data == AUDIT_FAILS)
             return
-        introduction = msgspec.json.decode(data, type=Introduction)
+        try:
+            introduction = msgspec.json.decode(data, type=Introduction)
+        except BaseException:
+            close_all(fds)
+            raise
         uid = introduction.uid
         if len(self._connections) >= self._most or self._of_uid.get(uid, 0) >= self._most_of_uid or not fds:
             close_all(fds)  # none when this process had no room for it

@@ -209,9 +209,7 @@ def clean_environment(
     """
     source = os.environ if inherited is None else inherited
     wanted = INHERITED_NAMES.union(pass_names)
-    environment = {
-        name: value for name, value in source.items() if name in wanted or name.startswith("LC_")
-    }
+    environment = {name: value for name, value in source.items() if name in wanted or name.startswith("LC_")}
     environment.setdefault("PATH", DEFAULT_PATH)
     environment.update(HOME=work, TMPDIR=work)
     environment.update(extra or {})

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 # Plain numbers: an operator of the socket module's enums costs a microsecond.
 _CONTROL_TRUNCATED = int(socket.MSG_CTRUNC)
+_DATA_TRUNCATED = int(socket.MSG_TRUNC)
+_TRUNCATED = _CONTROL_TRUNCATED | _DATA_TRUNCATED
 _CLOSE_ON_EXEC = int(socket.MSG_CMSG_CLOEXEC)
 _NO_SIGNAL = int(socket.MSG_NOSIGNAL)
 
@@ -108,16 +110,19 @@ def close_all(fds: Sequence[int]) -> None:
 def receive_with_fds(connection: socket.socket, size: int, most: int) -> tuple[bytes, list[int]]:
     """Receive up to `size` bytes and up to `most` fds, close-on-exec; empty bytes at the end of the stream.
 
-    Raises OSError, EMFILE when this process cannot hold what came, EPROTO when more came than there is
-    room for; everything that came with it is closed.
+    Raises OSError: EMSGSIZE when a datagram was cut short, EMFILE when this process cannot hold what came,
+    EPROTO when more came than there is room for. Everything that came with it is closed.
     """
     data, control, flags, _ = connection.recvmsg(size, socket.CMSG_SPACE(4 * most), _CLOSE_ON_EXEC)
-    if not control and not flags & _CONTROL_TRUNCATED:
+    if not control and not flags & _TRUNCATED:
         return data, []
     fds: list[int] = []
     for level, kind, content in control:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
             fds += struct.unpack(f"{len(content) // 4}i", content[: len(content) // 4 * 4])
+    if flags & _DATA_TRUNCATED:
+        close_all(fds)
+        raise OSError(errno.EMSGSIZE, "a message was longer than there was room for")
     # CMSG_SPACE rounds up, so the kernel may fit one more than was asked for.
     if flags & _CONTROL_TRUNCATED or len(fds) > most:
         close_all(fds)

@@ -21,7 +21,7 @@ _HANDLED = (*_STOP, signal.SIGHUP)
 
 _EPILOG = """\
 The broker opens what its own user can open: start it as root, or as a user for that user's programs.
-It ends on SIGTERM and SIGINT. Send SIGHUP to nobody: a new policy needs a new start.
+It ends on SIGTERM and SIGINT. SIGHUP does nothing: start it anew for a new policy.
 
 exit status: 0 ended by a signal, 1 it failed while it ran, 2 it could not start
 """
@@ -82,9 +82,15 @@ def _listen(policy: Policy, path: str) -> list[Listener]:
 
 def _serve(policy: Policy, audit: int, listeners: Sequence[Listener]) -> int:
     signal.pthread_sigmask(signal.SIG_BLOCK, _HANDLED)
-    reader = IdentityReader(Accounts(policy))
-    supervisor = Supervisor(policy, AuditLog(audit, complain), listeners, reader.of_connection)
-    signals = signalfd(_HANDLED)
+    try:
+        reader = IdentityReader(Accounts(policy))
+        signals = signalfd(_HANDLED)
+        supervisor = Supervisor(policy, AuditLog(audit, complain), listeners, reader.of_connection)
+    except OSError as error:
+        for listener in listeners:
+            listener.close()
+        say("serve", error)
+        return 2
     supervisor.watch(signals, lambda: _on_signal(signals, supervisor))
     for listener in listeners:
         complain(f"serving at {listener.path}")

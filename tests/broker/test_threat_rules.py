@@ -152,7 +152,7 @@ def test_client_gets_nothing_when_its_open_is_oneway(start_broker: Start, file: 
         assert client.content(opening(file)) == "content"
         assert watch.events() != []
     assert len(broker.records(event="open")) == 1
-    assert [one["reason"] for one in broker.records(event="malformed")] == [
+    assert [one["reason"] for one in broker.records(event="oneway")] == [
         "a oneway Open",
         "a oneway OpenMany",
     ]

@@ -266,7 +266,7 @@ def test_oneway_open_passes_nothing_and_is_recorded(
     client.send(json.dumps(call).encode() + b"\0")
     reply = client.call(f"{SERVICE}.GetInfo")
     assert (reply.parameters["product"], reply.fds) == ("fdbroker", 0)
-    assert wire.broker.records(event="malformed", reason=f"a oneway {method.rpartition('.')[2]}")
+    assert wire.broker.records(event="oneway", reason=f"a oneway {method.rpartition('.')[2]}")
 
 
 @pytest.mark.parametrize("method", [f"{BROKER}.Check", f"{SERVICE}.GetInfo", f"{BROKER}.Nothing"])
