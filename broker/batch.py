@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from broker.opener import TOO_MANY_SLOW, Opener, Outcome, Plan
-from broker.service import Answer, Client, Decision, Service
+from broker.answers import Answer
+from broker.opener import Opener
+from broker.outcome import TOO_MANY_SLOW, Outcome
+from broker.plans import Plan
+from broker.service import Client, Decision, Service
 from broker.walk import MayBlock
 
 if TYPE_CHECKING:

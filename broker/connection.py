@@ -19,19 +19,15 @@ from collections.abc import Callable, Sequence
 from enum import Enum, auto
 
 from broker import messages
+from broker.answers import Answer, invalid_parameter, not_implemented, send_failed
 from broker.batch import Batch
 from broker.helpers import Helpers
 from broker.hotpath import record_and_pass
 from broker.messages import PREFIX, InvalidCall, InvalidParameter
-from broker.opener import TOO_MANY_SLOW, Opener, Outcome, Plan
-from broker.service import (
-    Answer,
-    Client,
-    Service,
-    invalid_parameter,
-    not_implemented,
-    send_failed,
-)
+from broker.opener import Opener
+from broker.outcome import TOO_MANY_SLOW, Outcome
+from broker.plans import Plan
+from broker.service import Client, Service
 from broker.walk import MayBlock
 from sandboxed.descriptors import close_all
 from sandboxed.errors import MessageTooLong

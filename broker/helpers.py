@@ -18,7 +18,9 @@ from typing import Any
 import msgspec
 
 from broker.limits import HELPER_SECONDS, HELPERS, HELPERS_PER_UID
-from broker.opener import Opener, Outcome, Plan
+from broker.opener import Opener
+from broker.outcome import Outcome
+from broker.plans import Plan
 from broker.walk import decoded, encoded
 from policy import Policy, Rights
 from sandboxed.descriptors import close_all, receive_with_fds, send_with_fds

@@ -16,12 +16,13 @@ import errno
 import os
 import stat
 import weakref
-from typing import NamedTuple
 
+from broker.answers import reply_tail
 from broker.hotpath import expected, open_same
 from broker.limits import PATH_BYTES
-from broker.messages import FLAGS, Asked
-from broker.records import fields, printable
+from broker.outcome import Outcome, outcome_fields, refused
+from broker.plans import Plan
+from broker.records import printable
 from broker.walk import (
     Walked,
     Walker,
@@ -29,7 +30,7 @@ from broker.walk import (
     WalkRefused,
     encoded,
 )
-from policy import FileType, Object, Peer, Policy, Request, Rights, Rule, Verdict, rights_words
+from policy import FileType, Object, Policy, Rights
 from sandboxed.syscalls import RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS
 
 _TYPES = {
@@ -43,50 +44,6 @@ _TYPES = {
 _DEVICES = (FileType.CHAR, FileType.BLOCK)
 _DIRECT = RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS
 _FORCED = os.O_CLOEXEC | os.O_NOCTTY
-
-
-class Outcome(NamedTuple):
-    """What became of one request. Of an allowed one the receiver owns `fd`."""
-
-    verdict: str  # allow; deny; failed: allowed, but the open failed; busy: at a limit
-    fd: int = -1
-    rights: Rights = Rights(0)
-    rule: Rule | None = None
-    reason: str = ""  # for the administrator's eyes only; of busy: the limit
-    errno: int = 0  # of a failed open
-    path: str | None = None  # the object's, where one was found
-    device: int | None = None  # its number, where it is one
-
-
-# Instead of an open that needs a process of its own, when there are enough of them.
-TOO_MANY_SLOW = Outcome("busy", reason="slow opens")
-
-
-class Plan:
-    """One request of one identity: what is the same each time that it is made."""
-
-    __slots__ = (
-        "__weakref__",
-        "asked",
-        "asked_fields",
-        "known",
-        "known_fields",
-        "path",
-        "peer",
-        "reply_tail",
-        "request",
-    )
-
-    def __init__(self, asked: Asked, peer: Peer) -> None:
-        self.asked = asked
-        self.peer = peer
-        self.request = Request(asked.path, asked.needed, asked.optional)
-        self.path = b""
-        self.known: bytes | None = None  # the object that was decided on, see hotpath.expected()
-        # The part of the audit record and of the reply that a known object makes the same each time.
-        self.known_fields = b""
-        self.reply_tail = b""
-        self.asked_fields = fields(_described(asked))
 
 
 class Opener:
@@ -139,7 +96,7 @@ class Opener:
     def _open(self, plan: Plan, may_block: bool) -> Outcome:
         considered = self._policy.consider(plan.request, plan.peer)
         if considered.refusal is not None:
-            return _refused(considered.refusal)
+            return refused(considered.refusal)
         try:
             walked = self._walker.walk(plan.request.path, may_block)
         except WalkRefused as refusal:
@@ -286,41 +243,3 @@ def _device_systems() -> frozenset[int]:
             major, minor = number.split(b":")
             systems.add(os.makedev(int(major), int(minor)))
     return frozenset(systems)
-
-
-def _refused(verdict: Verdict) -> Outcome:
-    return Outcome("deny", rule=verdict.rule, reason=verdict.reason)
-
-
-def _described(asked: Asked) -> dict[str, object]:
-    described: dict[str, object] = {"path": asked.path, "access": rights_words(asked.needed)}
-    if asked.optional:
-        described["optional"] = rights_words(asked.optional)
-    if asked.flags:
-        described["flags"] = sorted(word for word, bit in FLAGS.items() if asked.flags & bit == bit)
-    return described
-
-
-def outcome_fields(outcome: Outcome) -> bytes:
-    """What the audit says of `outcome`; see docs/audit.md."""
-    values: dict[str, object] = {"verdict": outcome.verdict}
-    if outcome.path is not None:
-        values["resolved"] = printable(outcome.path)
-    if outcome.device is not None:
-        values["device"] = f"{os.major(outcome.device)}:{os.minor(outcome.device)}"
-    if outcome.rights:
-        values["rights"] = rights_words(outcome.rights)
-    if outcome.rule is not None:
-        values["rule"] = outcome.rule.id
-        values["at"] = f"{outcome.rule.file}:{outcome.rule.line}"
-    if outcome.errno:
-        values["errno"] = errno.errorcode.get(outcome.errno, str(outcome.errno))
-    if outcome.verdict != "allow":
-        values["reason"] = outcome.reason
-    return fields(values)
-
-
-def reply_tail(outcome: Outcome) -> bytes:
-    """The end of one good result, from behind the grant's number on."""
-    words = ",".join(f'"{word}"' for word in rights_words(outcome.rights))
-    return f'","rights":[{words}]}}'.encode()

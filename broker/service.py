@@ -4,41 +4,42 @@ A call ends in an answer: the bytes of a reply and the fds that ride with it. Op
 and each decision becomes an audit record before its fd may leave.
 """
 
-import errno
 import itertools
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import sandboxed
 from broker import messages
-from broker.limits import GRANTS_PER_CONNECTION, PEERS, PLAN_BYTES, PLANNED_BYTES, PLANS_BYTES
+from broker.answers import (
+    INTERFACES,
+    SERVICE,
+    Answer,
+    audit_busy,
+    busy,
+    errno_name,
+    error_answer,
+    invalid_parameter,
+    refused_result,
+    reply_tail,
+    service_error,
+    unknown,
+)
+from broker.limits import GRANTS_PER_CONNECTION
 from broker.messages import PREFIX, InvalidParameter, OpenParameters
-from broker.opener import Opener, Outcome, Plan, outcome_fields, reply_tail
+from broker.opener import Opener
+from broker.outcome import Outcome, outcome_fields
+from broker.plans import Plan, PlanCache, Plans
 from broker.records import AuditPipe, AuditUnavailable, RefusalLimit, fields
 from broker.version import VERSION
 from policy import Peer, Policy, Request, rights_words
 from sandboxed.descriptors import close_all
 
-_SERVICE = "org.varlink.service"
-_INTERFACES = (PREFIX, _SERVICE)
-
 # Read when the module is loaded: a confined worker may not open files.
 _DESCRIPTIONS = {
-    name: (Path(sandboxed.__file__).parent / f"{name}.varlink").read_text() for name in _INTERFACES
+    name: (Path(sandboxed.__file__).parent / f"{name}.varlink").read_text() for name in INTERFACES
 }
-
-
-# What was asked before, by the bytes that asked it: an Open's plan, or an OpenMany's.
-Plans = dict[bytes, "Plan | list[Plan]"]
-
-
-class Answer(NamedTuple):
-    """A reply with its NUL, and the fds that ride with it, which belong to the receiver of the answer."""
-
-    data: bytes
-    fds: Sequence[int] = ()
 
 
 # What became of one request: its plan, its fd (ours until it is answered), and the outcome; no outcome for an
@@ -70,13 +71,12 @@ class Service:
         self.audit = audit
         self._grants = itertools.count(1)
         self._connections = itertools.count(1)
-        self._plans: dict[Peer, Plans] = {}
-        self._planned_bytes = 0
+        self._plans = PlanCache()
         self.refusals = RefusalLimit(time.monotonic)
 
     def client(self, peer: Peer, uid: int, shown: dict[str, Any]) -> Client:
         """A client that has just connected. `shown` is what the audit says of its identity."""
-        return Client(next(self._connections), peer, uid, shown, self._plans_of(peer))
+        return Client(next(self._connections), peer, uid, shown, self._plans.of(peer))
 
     # --- opening -----------------------------------------------------------------------------------------
 
@@ -86,26 +86,7 @@ class Service:
 
     def remember(self, client: Client, message: bytes, plans: Plan | list[Plan]) -> None:
         """Keep the plans for an Open or OpenMany that came as `message`, NUL and all."""
-        if len(message) <= PLANNED_BYTES:
-            count = len(plans) if isinstance(plans, list) else 1
-            self._planned_bytes += len(message) + count * PLAN_BYTES
-            if self._planned_bytes > PLANS_BYTES:
-                self._forget_plans()
-            # Its own may have been forgotten, and with it the place where it would be found again.
-            client.plans = self._plans_of(client.peer)
-            client.plans[message] = plans
-
-    def _plans_of(self, peer: Peer) -> Plans:
-        if len(self._plans) >= PEERS and peer not in self._plans:
-            self._forget_plans()
-        return self._plans.setdefault(peer, {})
-
-    def _forget_plans(self) -> None:
-        """Forget all of them, those too that clients still hold."""
-        for known in self._plans.values():
-            known.clear()
-        self._plans.clear()
-        self._planned_bytes = 0
+        client.plans = self._plans.remember(client.peer, message, plans)
 
     def grant_known(self, client: Client, plan: Plan, started: int) -> tuple[bytes, bytes]:
         """Record and reply for an Open whose object was decided on before, and whose fd is open.
@@ -142,10 +123,10 @@ class Service:
         if fds:
             return Answer(b'{"parameters":%b}\0' % results[0], fds)
         if outcome is None or outcome.verdict == "deny":
-            return _error("Denied")
+            return error_answer("Denied")
         if outcome.verdict == "busy":
-            return _busy(outcome.reason)
-        return _error("OpenFailed", errno=outcome.errno, name=_errno_name(outcome.errno))
+            return busy(outcome.reason)
+        return error_answer("OpenFailed", errno=outcome.errno, name=errno_name(outcome.errno))
 
     def answer_open_many(self, client: Client, decisions: Sequence[Decision], started: int) -> Answer:
         """The answer to an OpenMany. All its records are handed over first."""
@@ -170,7 +151,7 @@ class Service:
         microseconds = (time.perf_counter_ns() - started) // 1000
         for plan, fd, outcome in decisions:
             if outcome is not None and outcome.verdict != "allow":
-                results.append(_refused_result(outcome))
+                results.append(refused_result(outcome))
                 if self.refusals.admits(client.uid):
                     about = plan.asked_fields + outcome_fields(outcome)
                     records.append(b'%b%b"us":%d}\n' % (head, about, microseconds))
@@ -228,7 +209,7 @@ class Service:
         entry = _METHODS.get(method)
         try:
             if entry is None:
-                return _unknown(method)
+                return unknown(method)
             kind, function = entry
             return function(self, client, messages.decode_parameters(parameters, kind))
         except InvalidParameter as error:
@@ -249,7 +230,7 @@ class Service:
             _closed(values | {"reason": verdict.reason}),
         )
         if not self._write(client, record, refused=not verdict.allowed):
-            return _busy("audit")
+            return busy("audit")
         return Answer(messages.encode_reply({"allowed": verdict.allowed}))
 
     def _release(self, client: Client, parameters: messages.ReleaseParameters) -> Answer:
@@ -266,7 +247,7 @@ class Service:
             _closed({"path": path, "grant": parameters.grant}),
         )
         if not self._event(record):
-            return _busy("audit")
+            return busy("audit")
         del client.grants[int(number)]
         return Answer(messages.encode_reply({}))
 
@@ -298,14 +279,14 @@ class Service:
                     "product": "fdbroker",
                     "version": VERSION,
                     "url": "",
-                    "interfaces": _INTERFACES,
+                    "interfaces": INTERFACES,
                 }
             )
         )
 
     def _get_description(self, client: Client, parameters: messages.InterfaceParameters) -> Answer:
-        if parameters.interface not in _INTERFACES:
-            return _service_error("InterfaceNotFound", interface=parameters.interface)
+        if parameters.interface not in INTERFACES:
+            return service_error("InterfaceNotFound", interface=parameters.interface)
         return Answer(messages.encode_reply({"description": _DESCRIPTIONS[parameters.interface]}))
 
 
@@ -313,8 +294,8 @@ _METHODS: dict[str, tuple[type[Any], Callable[[Service, Client, Any], Answer]]] 
     f"{PREFIX}.Check": (messages.CheckParameters, Service._check),
     f"{PREFIX}.Release": (messages.ReleaseParameters, Service._release),
     f"{PREFIX}.Describe": (messages.NoParameters, Service._describe),
-    f"{_SERVICE}.GetInfo": (messages.NoParameters, Service._get_info),
-    f"{_SERVICE}.GetInterfaceDescription": (messages.InterfaceParameters, Service._get_description),
+    f"{SERVICE}.GetInfo": (messages.NoParameters, Service._get_info),
+    f"{SERVICE}.GetInterfaceDescription": (messages.InterfaceParameters, Service._get_description),
 }
 
 
@@ -324,54 +305,5 @@ def _forget_oldest(grants: dict[int, str]) -> None:
         del grants[number]
 
 
-def invalid_parameter(error: InvalidParameter) -> Answer:
-    """The answer to a call whose parameter is not what the method takes."""
-    return _service_error("InvalidParameter", parameter=error.name)
-
-
-def audit_busy() -> Answer:
-    """The answer to an open whose record could not be handed over."""
-    return _busy("audit")
-
-
-def not_implemented(method: str) -> Answer:
-    """The answer to a call in a way that this service does not offer."""
-    return _service_error("MethodNotImplemented", method=method)
-
-
-def send_failed() -> Answer:
-    """The answer instead of one whose fds the kernel would not carry."""
-    return _busy("file descriptors in flight")
-
-
-def _unknown(method: str) -> Answer:
-    interface = method.rpartition(".")[0]
-    if interface in _INTERFACES:
-        return _service_error("MethodNotFound", method=method)
-    return _service_error("InterfaceNotFound", interface=interface)
-
-
-def _error(error: str, /, **parameters: Any) -> Answer:
-    return Answer(messages.encode_error(f"{PREFIX}.{error}", parameters))
-
-
-def _service_error(error: str, /, **parameters: Any) -> Answer:
-    return Answer(messages.encode_error(f"{_SERVICE}.{error}", parameters))
-
-
-def _busy(limit: str) -> Answer:
-    return _error("Busy", limit=limit)
-
-
-def _refused_result(outcome: Outcome) -> bytes:
-    if outcome.verdict == "failed":
-        return b'{"error":"%b.OpenFailed","errno":%d}' % (PREFIX.encode(), outcome.errno)
-    return b'{"error":"%b.%b"}' % (PREFIX.encode(), b"Busy" if outcome.verdict == "busy" else b"Denied")
-
-
 def _closed(values: dict[str, Any]) -> bytes:
     return fields(values)[:-1] + b"}"
-
-
-def _errno_name(number: int) -> str:
-    return errno.errorcode.get(number, str(number))
