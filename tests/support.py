@@ -95,23 +95,29 @@ class Broker:
             raise AssertionError(self.said)
         self.supervisor = self.process.pid
         self.worker = wait_until(lambda: children_of(self.supervisor), "the worker")[0]
-        # Once answered, the worker has all the fds that it keeps.
+        # Once answered, the worker has all the fds that it keeps. When the second client is answered, the first
+        # one's connection is closed; its own is taken off.
         with self.client() as client:
             client.describe()
-        wait_until(lambda: "socket:" in fds_of(self.worker), "the worker's fds")
-        self.fds_before = self.settled_fds()
+        with self.client() as client:
+            client.describe()
+            self.fds_before = self.settled_fds()
+            self.fds_before[1].remove("socket:")
 
     def client(self, **arguments: Any) -> sandboxed.Client:
         """A client of this broker."""
         return sandboxed.connect(self.socket, **arguments)
 
     def settled_fds(self) -> list[list[str]]:
-        """The fds of supervisor and worker, once two looks in a row agree."""
+        """The fds of supervisor and worker, once several looks in a row agree."""
 
         def look() -> list[list[str]] | None:
             first = [fds_of(self.supervisor), fds_of(self.worker)]
-            threading.Event().wait(0.02)
-            return first if first == [fds_of(self.supervisor), fds_of(self.worker)] else None
+            for _ in range(4):
+                threading.Event().wait(0.01)
+                if first != [fds_of(self.supervisor), fds_of(self.worker)]:
+                    return None
+            return first
 
         found: list[list[str]] = wait_until(look, "the fds to settle")
         return found
