@@ -13,6 +13,7 @@ from support import TREE, allow, is_device, needs_root, policy
 import sandboxed
 from broker.limits import REFUSALS_BURST, REFUSALS_PER_SECOND
 from broker.messages import FLAGS
+from broker.version import VERSION
 from policy import Source, load
 from sandboxed.limits import BATCH_REQUESTS, MESSAGE_BYTES
 
@@ -121,3 +122,22 @@ def test_make_targets_of_the_readme_exist() -> None:
     )
     for target in re.findall(r"^make (\w+)", (TREE / "README.md").read_text(), re.MULTILINE):
         assert f"make {target}" in listed.stdout
+
+
+def test_digest_of_the_readmes_policy_is_what_check_prints(place: Path) -> None:
+    text = (TREE / "README.md").read_text()
+    rules = place / "web.yaml"
+    rules.write_text(next(match[2] for match in BLOCK.finditer(text) if match[1] == "yaml"))
+    ran = subprocess.run(
+        [sys.executable, "-m", "broker.main", "check", str(rules)],
+        cwd=TREE,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert ran.stdout.strip() in text
+
+
+def test_version_is_the_same_wherever_it_stands() -> None:
+    assert f'\nversion = "{VERSION}"\n' in (TREE / "pyproject.toml").read_text()
