@@ -7,8 +7,13 @@ Rules that this module enforces:
 - it understands nothing of a record: it only cuts at line ends.
 """
 
+from __future__ import annotations
+
+import errno
 import fcntl
 import os
+import select
+import stat
 import time
 from collections.abc import Callable
 
@@ -32,6 +37,7 @@ class AuditLog:
     ) -> None:
         """Write to `fd`, which stays the caller's."""
         self._fd = fd
+        self._reader = _poll_of_pipe(fd)
         self._complain = complain
         self._clock = clock
         self._number = 0
@@ -67,7 +73,13 @@ class AuditLog:
         """Try to write what could not be written before."""
         while self._unwritten:
             try:
-                written = os.write(self._fd, self._unwritten)
+                if self._reader is None:
+                    written = os.write(self._fd, self._unwritten)
+                elif self._reader.poll(0):
+                    # What fits into a pipe whole does not block when there is room (pipe(7)).
+                    written = os.write(self._fd, self._unwritten[: select.PIPE_BUF])
+                else:
+                    return  # whoever reads the pipe is behind; the supervisor has other things to do
             except BlockingIOError:
                 return
             except OSError as error:
@@ -92,10 +104,38 @@ class AuditLog:
         return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{int(rest * 1_000_000):06d}Z".encode()
 
 
+def _poll_of_pipe(fd: int) -> select.poll | None:
+    """What tells whether a write would block, where `fd` is a pipe or the like; None for files."""
+    if stat.S_ISREG(os.fstat(fd).st_mode) or stat.S_ISCHR(os.fstat(fd).st_mode):
+        return None
+    room = select.poll()
+    room.register(fd, select.POLLOUT)
+    return room
+
+
 def open_audit(path: str) -> int:
-    """An fd that appends to `path`; the file is made with mode 0600. Raises OSError."""
-    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY | os.O_NOFOLLOW
-    return os.open(path, flags, 0o600)
+    """An fd that appends to `path`, a file of mode 0600 unless it is there. Raises OSError.
+
+    What is there must be a file of ours that nobody else can write, under this one name: somebody who made it
+    first could change past lines, or have us append to another file. A device (/dev/null, /dev/full) will do.
+    """
+    flags = (
+        os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY | os.O_NOFOLLOW | os.O_NONBLOCK
+    )
+    fd = os.open(path, flags, 0o600)
+    status = os.fstat(fd)
+    if not stat.S_ISCHR(status.st_mode) and not (
+        stat.S_ISREG(status.st_mode)
+        and status.st_uid == os.geteuid()
+        and status.st_nlink == 1
+        and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    ):
+        os.close(fd)
+        raise OSError(
+            errno.EPERM, "it must be a file of this user's that nobody else can write, with one name", path
+        )
+    os.set_blocking(fd, True)
+    return fd
 
 
 def audit_pipe() -> tuple[int, int]:

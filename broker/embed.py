@@ -17,7 +17,7 @@ import sys
 from broker.commands.common import Unusable, audit_to, policy_from
 from broker.embedded import EmbeddedBroker
 from policy import Policy
-from sandboxed.child import SignalForwarder, fork_confined
+from sandboxed.child import SignalForwarder, fork_confined, terminal_can_be_injected
 from sandboxed.client import Client
 from sandboxed.confinement import Confinement, work_directory
 from sandboxed.identities import lookup, unused_uid
@@ -55,9 +55,13 @@ def _split(policy: Policy, audit_path: str | None, uid: int | None, gid: int | N
         audit = audit_to(audit_path, standard=2)
         stack.callback(os.close, audit)
         work = stack.enter_context(work_directory(uid, gid))
-        signals = stack.enter_context(SignalForwarder())
+        signals = stack.enter_context(SignalForwarder(typed=terminal_can_be_injected()))
         broker = stack.enter_context(EmbeddedBroker(policy, audit))
-        child = fork_confined(Confinement(uid, gid, work, broker_is_parent=True), broker.leave)
+        child = fork_confined(
+            Confinement(uid, gid, work, broker_is_parent=True),
+            broker.leave,
+            new_session=terminal_can_be_injected(),
+        )
         if child is None:
             stack.pop_all()  # all that is the other half's to end
             signals.close()

@@ -18,7 +18,10 @@ ACCEPT_BURST = 64
 
 # Grants remembered for one connection. They are small, but a client that opens for years and never
 # releases must not grow the broker. The older half is forgotten then; its fds are not affected.
-GRANTS_PER_CONNECTION = 4096
+GRANTS_PER_CONNECTION = 512
+
+# Characters of a path that are kept with a grant.
+SHOWN_PATH = 256
 
 # Bytes of prepared requests that are remembered in all, of one message that may be, and what a plan takes
 # besides. All are cheap to make again: at the limit all are forgotten.
@@ -39,6 +42,9 @@ HELPER_SECONDS = 5.0
 
 # Symbolic links on one walk; the kernel's own number (path_resolution(7)).
 LINKS = 40
+
+# Names looked up on one walk, links and all: a maze of links must not keep the worker. Each costs some 10 µs.
+LOOKUPS = 256
 
 # Bytes of a path, also of one that links led to: PATH_MAX of limits.h, with its NUL. A longer one could be opened
 # component by component, and would make records without end.

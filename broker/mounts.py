@@ -88,7 +88,7 @@ class MountTable:
     def _read(self) -> None:
         self._file.seek(0)
         types = {}
-        for line in self._file.read().splitlines():
+        for line in self._file.read().split(b"\n")[:-1]:
             before, _, after = line.partition(b" - ")
             # Of several mounts on one point the last is on top.
             types[_unescape(before.split(b" ")[4])] = after.split(b" ")[0]

@@ -235,10 +235,12 @@ def _device_systems() -> frozenset[int]:
     statfs(2) cannot tell devtmpfs from a tmpfs, nor our devpts from one that a container made.
     """
     with open("/proc/self/mountinfo", "rb") as table:
-        lines = [line.split() for line in table]
+        lines = table.read().split(b"\n")[:-1]
     systems = set()
     for line in lines:
-        kind, number, mount_point = line[line.index(b"-") + 1], line[2], line[4]
+        # The kernel escapes space, tab and newline in names, and nothing else that splits.
+        words = line.split(b" ")
+        kind, number, mount_point = words[words.index(b"-", 6) + 1], words[2], words[4]
         if kind == b"devtmpfs" or (kind == b"devpts" and mount_point == b"/dev/pts"):
             major, minor = number.split(b":")
             systems.add(os.makedev(int(major), int(minor)))

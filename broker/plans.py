@@ -1,6 +1,6 @@
 """Requests that were understood once, and are recognized by their bytes when they come again."""
 
-from broker.limits import PEERS, PLAN_BYTES, PLANNED_BYTES, PLANS_BYTES
+from broker.limits import PATH_BYTES, PEERS, PLAN_BYTES, PLANNED_BYTES, PLANS_BYTES, SHOWN_PATH
 from broker.messages import FLAGS, Asked
 from broker.records import fields
 from policy import Peer, Request, rights_words
@@ -19,12 +19,15 @@ class Plan:
         "peer",
         "reply_tail",
         "request",
+        "shown",
     )
 
     def __init__(self, asked: Asked, peer: Peer) -> None:
         self.asked = asked
         self.peer = peer
         self.request = Request(asked.path, asked.needed, asked.optional)
+        # For a grant's record: many grants are kept for long, so the path is cut.
+        self.shown = asked.path[:SHOWN_PATH]
         self.path = b""
         self.known: bytes | None = None  # the object that was decided on, see hotpath.expected()
         # The part of the audit record and of the reply that a known object makes the same each time.
@@ -71,7 +74,8 @@ class PlanCache:
 
 
 def _described(asked: Asked) -> dict[str, object]:
-    described: dict[str, object] = {"path": asked.path, "access": rights_words(asked.needed)}
+    # A path may be as long as a message; what is longer than any path need not be kept whole.
+    described: dict[str, object] = {"path": asked.path[:PATH_BYTES], "access": rights_words(asked.needed)}
     if asked.optional:
         described["optional"] = rights_words(asked.optional)
     if asked.flags:

@@ -108,16 +108,20 @@ class RefusalLimit:
         self._buckets: dict[int | None, tuple[float, float]] = {}
         self.unwritten: dict[int | None, int] = {}  # the refusals of each uid that were only counted
 
-    def admits(self, uid: int | None) -> bool:
-        """Whether this refusal is to be written; if not, it is counted."""
+    def admits(self, uid: int | None, size: int) -> bool:
+        """Whether this refusal, a record of `size` bytes, is to be written; if not, it is counted.
+
+        A long record costs as much as several: names can be made long, and a disk is filled by bytes.
+        """
+        cost = 1 + size // 1024
         now = self._clock()
         tokens, since = self._buckets.get(uid, (float(REFUSALS_BURST), now))
         tokens = min(REFUSALS_BURST, tokens + (now - since) * REFUSALS_PER_SECOND)
-        if tokens < 1:
+        if tokens < cost:
             self._buckets[uid] = (tokens, now)
             self.unwritten[uid] = self.unwritten.get(uid, 0) + 1
             return False
-        self._buckets[uid] = (tokens - 1, now)
+        self._buckets[uid] = (tokens - cost, now)
         return True
 
     def take_unwritten(self) -> dict[int | None, int]:

@@ -59,7 +59,7 @@ class Client:
         self.peer_fields = fields({"peer": shown})
         self.open_head = b'{"event":"open",' + self.peer_fields
         self.plans = plans  # of all connections with this identity
-        self.grants: dict[int, str] = {}  # number → path, the oldest first
+        self.grants: dict[int, str] = {}  # number → path as shown, the oldest first
 
 
 class Service:
@@ -95,7 +95,7 @@ class Service:
         """
         number = next(self._grants)
         grants = client.grants
-        grants[number] = plan.asked.path
+        grants[number] = plan.shown
         if len(grants) > GRANTS_PER_CONNECTION:
             _forget_oldest(grants)
         return (
@@ -152,9 +152,14 @@ class Service:
         for plan, fd, outcome in decisions:
             if outcome is not None and outcome.verdict != "allow":
                 results.append(refused_result(outcome))
-                if self.refusals.admits(client.uid):
-                    about = plan.asked_fields + outcome_fields(outcome)
-                    records.append(b'%b%b"us":%d}\n' % (head, about, microseconds))
+                record = b'%b%b%b"us":%d}\n' % (
+                    head,
+                    plan.asked_fields,
+                    outcome_fields(outcome),
+                    microseconds,
+                )
+                if self.refusals.admits(client.uid, len(record)):
+                    records.append(record)
                 continue
             number = next(numbers)
             if outcome is None:
@@ -164,7 +169,7 @@ class Service:
             records.append(b'%b%b"grant":"g%d","us":%d}\n' % (head, about, number, microseconds))
             results.append(b'{"fileDescriptor":%d,"grant":"g%d%b' % (len(fds), number, tail))
             fds.append(fd)
-            grants[number] = plan.asked.path
+            grants[number] = plan.shown
         try:
             self.audit.write(b"".join(records))
         except AuditUnavailable:
@@ -178,7 +183,7 @@ class Service:
     # --- records without an fd ---------------------------------------------------------------------------
 
     def _write(self, client: Client, record: bytes, refused: bool) -> bool:
-        return (refused and not self.refusals.admits(client.uid)) or self._event(record)
+        return (refused and not self.refusals.admits(client.uid, len(record))) or self._event(record)
 
     def write_counted_refusals(self) -> None:
         """Write how many refusals were only counted."""

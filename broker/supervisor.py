@@ -64,6 +64,7 @@ class Supervisor:
         self._next_write = 0.0
         self._audit_watched = True
         self._told_failing = False
+        self.lost_records = False  # at the end some could not be written
         self._pid, self._control, self._records = self._start_worker(policy)
         self._pidfd = os.pidfd_open(self._pid)
         self._epoll = select.epoll()
@@ -107,7 +108,8 @@ class Supervisor:
             self._drain()
         with contextlib.suppress(ChildProcessError):
             os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED)
-        if self._audit.blocked:
+        self.lost_records = self._audit.blocked
+        if self.lost_records:
             complain("the last audit records could not be written")
         for _, connection in self._waiting:
             connection.close()

@@ -14,7 +14,7 @@ import os
 import stat
 from typing import NamedTuple
 
-from broker.limits import LINKS, PATH_BYTES
+from broker.limits import LINKS, LOOKUPS, PATH_BYTES
 from broker.mounts import MountTable, own_root
 from sandboxed.syscalls import RESOLVE_NO_MAGICLINKS, RESOLVE_NO_XDEV, fstatfs_type, openat2
 
@@ -130,6 +130,7 @@ class _Walk:
         self._pending: list[bytes] = []  # components still to walk, the next one last
         self._names: list[str] = []
         self._links = 0
+        self._lookups = 0
         self._last_link = False
         self._ends_in_link = False
         self._link_guarded = False
@@ -167,6 +168,9 @@ class _Walk:
 
     def _look_up(self, component: bytes) -> tuple[int, os.stat_result]:
         parent = self._stack[-1].fd
+        self._lookups += 1
+        if self._lookups > LOOKUPS:
+            raise WalkFailed(errno.ELOOP, decoded(component), self._links)
         try:
             try:
                 fd = openat2(parent, component, _O_PATH, _INSIDE)

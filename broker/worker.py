@@ -81,7 +81,11 @@ class Worker:
                     handler(events)
                 except Exception:
                     self._failed(fd)
-            timeout = self._on_time() if slow_opens or counted else None
+            try:
+                timeout = self._on_time() if slow_opens or counted else None
+            except Exception:
+                traceback.print_exc()
+                timeout = _COUNTED_REFUSALS_SECONDS
         self._end()
 
     def _failed(self, fd: int) -> None:

@@ -29,6 +29,8 @@ _SOCKET_PATH_BYTES = 107
 _NOTHING = "~"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _ACCOUNT = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*\$?")
+# Words of the language: whoever writes them as an account means the word.
+_NOT_AN_ACCOUNT = frozenset(("any", "all"))
 _ID_RANGE = re.compile(r"(0|[1-9][0-9]{0,9})(?:-(0|[1-9][0-9]{0,9}))?")
 _MODE = re.compile(r"0?[0-7]{3}")
 
@@ -125,6 +127,12 @@ def name(node: Node, what: str, report: FileReport) -> str | None:
 
 def account(node: Node, what: str, report: FileReport) -> str | None:
     """Read the name of a user or group; numbers have fields of their own."""
+    if isinstance(node, Scalar) and node.text in _NOT_AN_ACCOUNT:
+        report.at(
+            node,
+            f"{what} is {node.text!r}: the word stands alone, as in 'clients: any', and is no account here",
+        )
+        return None
     return _matching(_ACCOUNT, "an account's name (numbers belong under uid or gid)", node, what, report)
 
 

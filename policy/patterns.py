@@ -90,6 +90,11 @@ def parse_pattern(text: str) -> PathPattern:
         raise PatternError("a backslash is not allowed: there are no escapes, '[*]' matches a star")
     if "${" in text:
         raise PatternError("'${…}' is not available in this version")
+    if not text.isprintable():
+        hidden = next(character for character in text if not character.isprintable())
+        raise PatternError(f"the character {hidden!r} does not show: write '?' for it")
+    if " /" in text or text.endswith(" "):
+        raise PatternError("white space before '/' or at the end: several paths are a list, [/a, /b]")
     parts = split(text)
     recursive = parts[-1] == RECURSIVE
     return PathPattern(text, tuple(map(_component, parts[:-1] if recursive else parts)), recursive)

@@ -79,6 +79,20 @@ class CommandNotFound(StartError):
 _REPORTED = {kind.__name__: kind for kind in (StartError, CommandNotExecutable, CommandNotFound)}
 
 
+def terminal_can_be_injected() -> bool:
+    """Whether a program with our terminal could type into it, for whoever reads it next (TIOCSTI, tty_ioctl(4)).
+
+    It can't without a controlling terminal, nor where the kernel has it switched off (dev.tty.legacy_tiocsti).
+    """
+    if not any(os.isatty(fd) for fd in (0, 1, 2)):
+        return False
+    try:
+        with open("/proc/sys/dev/tty/legacy_tiocsti") as file:
+            return file.read().strip() != "0"
+    except OSError:
+        return True
+
+
 class Child:
     """A child process and its pidfd. Closing it leaves the process alone."""
 
@@ -129,13 +143,15 @@ def start(
     in_child: Callable[[], None] | None = None,
     *,
     mask: Iterable[int] | None = None,
+    new_session: bool = False,
 ) -> Child:
     """Run `command` confined, with exactly `environment`, and return once it runs.
 
     `in_child` runs in the child with the new identity, after the fds were closed and before the Landlock
     domain: a socket that it connects there names the new uid to its peer. It may change `environment`,
     and must not wait for an answer of this process, which waits for it. `mask` is the program's signal
-    mask, by default the caller's (see `SignalForwarder.original_mask`).
+    mask, by default the caller's (see `SignalForwarder.original_mask`). `new_session` takes the controlling
+    terminal from it: see `terminal_can_be_injected`.
 
     Raises CommandNotFound, CommandNotExecutable, or StartError for everything else.
     """
@@ -147,6 +163,8 @@ def start(
         # An object of the parent's that is garbage here must not close a number that is ours by now.
         gc.disable()
         _reset_signals(original_mask if mask is None else mask)
+        if new_session:
+            os.setsid()
         confinement.close_fds(also_keep=(report,))
         confinement.apply(parent, in_child)
         _execute(command, environment)
@@ -175,7 +193,9 @@ def spawn(command: Sequence[str], prepare: Callable[[dict[str, str]], None], mas
     return child
 
 
-def fork_confined(confinement: Confinement, in_child: Callable[[], None] | None = None) -> Child | None:
+def fork_confined(
+    confinement: Confinement, in_child: Callable[[], None] | None = None, *, new_session: bool = False
+) -> Child | None:
     """Fork this program: None in the child, which goes on confined; the Child in the parent.
 
     The child keeps its fds, its environment and its signal handlers, and whatever is in its memory.
@@ -184,6 +204,8 @@ def fork_confined(confinement: Confinement, in_child: Callable[[], None] | None 
     parent = os.getpid()
 
     def become_confined(_report: int, original_mask: set[int]) -> None:
+        if new_session:
+            os.setsid()
         confinement.apply(parent, in_child)
         signal.pthread_sigmask(signal.SIG_SETMASK, original_mask)
 
@@ -302,7 +324,9 @@ class SignalForwarder:
     signals back to this process.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, typed: bool = False) -> None:
+        """`typed`: the child is not in the terminal's foreground, so what is typed there is passed on too."""
+        self._not_passed = frozenset() if typed else _TERMINAL_SIGNALS
         blocked = signal.pthread_sigmask(signal.SIG_BLOCK, FORWARDED_SIGNALS)
         self.original_mask = frozenset(map(int, blocked))
         try:
@@ -318,7 +342,7 @@ class SignalForwarder:
     def forward(self, child: Child) -> None:
         """Pass on every signal that has come, except those that the terminal sent to the child too."""
         for number, code in self._read():
-            if not (code == _SI_KERNEL and number in _TERMINAL_SIGNALS):
+            if not (code == _SI_KERNEL and number in self._not_passed):
                 child.signal(number)
 
     def _read(self) -> Iterator[tuple[int, int]]:

@@ -1,6 +1,7 @@
 """`fdbroker open`: one open from the shell."""
 
 import argparse
+import errno
 import json
 import os
 import sys
@@ -18,6 +19,11 @@ OWN_TROUBLE = 125
 
 # sd_listen_fds(3): the first fd that is passed
 _LISTEN_FDS_START = 3
+
+_WORDS = (
+    "--access takes read, write, append, truncate, ioctl, use, edit, and one of read, write, append must be among "
+    "them; --flag takes one of direct, directory, dsync, excl, nofollow, nonblock, sync, and may be repeated"
+)
 
 _EPILOG = """\
 RIGHTS are the policy's words, with commas: read, write, append, truncate, ioctl; use = read,write,ioctl;
@@ -61,6 +67,8 @@ def main(arguments: Sequence[str]) -> int:
         return error.exit_status
     except (BrokerError, OSError) as error:
         print(f"fdbroker open: {_explained(error, options.path)}", file=sys.stderr)
+        if options.json and not command:
+            print(json.dumps({"path": options.path, "error": _kind(error)}))
         return OWN_TROUBLE if command else _status(error)
 
 
@@ -133,7 +141,16 @@ def _explained(error: Exception, path: str) -> str:
         return f"{path}: denied by the broker's policy; its administrator sees why in the audit"
     if isinstance(error, OSError) and not isinstance(error, BrokerError):
         return f"{path}: allowed, but the open failed: {error.strerror}"
+    if isinstance(error, RequestError) and "InvalidParameter" in str(error):
+        return f"{error}: {_WORDS}"
     return str(error)
+
+
+def _kind(error: Exception) -> str:
+    """For machines: what became of it, an errno's name where the open was allowed and failed."""
+    if isinstance(error, OSError) and not isinstance(error, BrokerError):
+        return errno.errorcode.get(error.errno or 0, "OpenFailed")
+    return type(error).__name__
 
 
 def _status(error: Exception) -> int:

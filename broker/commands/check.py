@@ -20,6 +20,8 @@ def main(arguments: Sequence[str]) -> int:
         files = _read_all(options.paths or [DEFAULT_POLICY])
     except UnreadablePolicy as error:
         print(f"fdbroker check: {error}", file=sys.stderr)
+        if options.json:
+            print(json.dumps({"good": False, "problems": [], "error": str(error)}))
         return 2
     for name in files.ignored:
         print(

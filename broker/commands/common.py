@@ -17,10 +17,10 @@ def policy_from(path: str) -> Policy:
     try:
         return load_policy(path)
     except UnreadablePolicy as error:
-        raise Unusable(f"the policy cannot be read: {error}") from error
+        raise Unusable(f"the policy cannot be read: {error}") from None
     except PolicyError as error:
         lines = "\n".join(f"  {problem}" for problem in error.problems)
-        raise Unusable(f"the policy has mistakes:\n{lines}") from error
+        raise Unusable(f"the policy has mistakes:\n{lines}") from None
 
 
 def audit_to(path: str | None, standard: int) -> int:

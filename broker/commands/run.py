@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from broker.commands.common import Unusable, audit_to, policy_from, say
 from broker.embedded import EmbeddedBroker
-from sandboxed.child import SignalForwarder, StartError, start, wait_with_signals
+from sandboxed.child import SignalForwarder, StartError, start, terminal_can_be_injected, wait_with_signals
 from sandboxed.confinement import Confinement, clean_environment, work_directory
 from sandboxed.identities import IdentityError, lookup, unused_uid
 
@@ -20,6 +20,9 @@ CMD runs without privileges: no capabilities, no_new_privs, no groups, a clean e
 standard ones, and a Landlock domain in which it reads what its user may read, writes only below a fresh
 directory of its own (its HOME and TMPDIR, removed at the end), and opens no device but null, zero, full,
 random and urandom. Started by root it runs as USER, or as an unused uid of its own.
+
+Without root CMD still reads all that you may read. With --socket and without --user, root's CMD is a uid from
+61184-65519 to the broker, which has no account: name that range in a rule, or give --user.
 
 What the policy gives it, it asks for: `fdbroker open`, the Python library, or Varlink at the connection
 that FDBROKER_FD names.
@@ -41,6 +44,9 @@ def main(arguments: Sequence[str]) -> int:
     """Run the command that `arguments` name, and return its exit status."""
     options = _parser().parse_args(arguments)
     command = options.command[1:] if options.command[:1] == ["--"] else options.command
+    if options.audit is not None and options.policy is None:
+        say("run", "--audit goes with --policy: a broker that is connected to has an audit of its own")
+        return OWN_TROUBLE
     if not command:
         say("run", "there is no command to run: fdbroker run --policy FILE -- CMD …")
         return OWN_TROUBLE
@@ -48,7 +54,7 @@ def main(arguments: Sequence[str]) -> int:
         with (
             _identity(options.user) as who,
             work_directory(who.uid, who.gid) as work,
-            SignalForwarder() as signals,
+            SignalForwarder(typed=terminal_can_be_injected()) as signals,
         ):
             if options.policy is not None:
                 return _run_embedded(command, options.policy, options.audit, who, work, signals)
@@ -125,7 +131,13 @@ def _run_embedded(
     with EmbeddedBroker(policy, audit) as broker:
         number = broker.client_end.fileno()
         confinement = Confinement(who.uid, who.gid, work, keep=(number,), broker_is_parent=True)
-        child = start(command, confinement, _environment(work, number), mask=signals.original_mask)
+        child = start(
+            command,
+            confinement,
+            _environment(work, number),
+            mask=signals.original_mask,
+            new_session=terminal_can_be_injected(),
+        )
         with child:
             return broker.serve(child, signals, who.uid, who.gid)
 
@@ -142,7 +154,14 @@ def _run_connected(command: list[str], path: str, who: _Who, work: str, signals:
             except OSError as error:
                 raise StartError(f"no broker answers at {path}: {error.strerror}") from error
 
-        child = start(command, confinement, _environment(work, number), connect, mask=signals.original_mask)
+        child = start(
+            command,
+            confinement,
+            _environment(work, number),
+            connect,
+            mask=signals.original_mask,
+            new_session=terminal_can_be_injected(),
+        )
     with child:
         return wait_with_signals(child, signals)
 

@@ -23,7 +23,7 @@ _EPILOG = """\
 The broker opens what its own user can open: start it as root, or as a user for that user's programs.
 It ends on SIGTERM and SIGINT. SIGHUP does nothing: start it anew for a new policy.
 
-exit status: 0 ended by a signal, 1 it failed while it ran, 2 it could not start
+exit status: 0 ended by a signal, 1 it failed or lost audit records, 2 it could not start
 """
 
 
@@ -93,7 +93,7 @@ def _serve(policy: Policy, audit: int, listeners: Sequence[Listener]) -> int:
         return 2
     supervisor.watch(signals, lambda: _on_signal(signals, supervisor))
     for listener in listeners:
-        complain(f"serving at {listener.path}")
+        complain(f"serving at {listener.path}: {len(policy.rules)} rules, policy {policy.digest}")
     status = 0
     try:
         supervisor.run()
@@ -103,7 +103,7 @@ def _serve(policy: Policy, audit: int, listeners: Sequence[Listener]) -> int:
     finally:
         supervisor.end()
         os.close(signals)
-    return status
+    return 1 if supervisor.lost_records else status
 
 
 def _on_signal(fd: int, supervisor: Supervisor) -> None:

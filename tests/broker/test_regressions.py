@@ -2,6 +2,7 @@
 
 import json
 import os
+import pty
 import socket
 import subprocess
 import sys
@@ -14,12 +15,12 @@ from support import STRANGER, Broker, allow, as_uid, needs_root, policy, wait_un
 
 import sandboxed
 from broker.audit import AuditLog, audit_pipe
-from broker.limits import PEERS, PLAN_BYTES, PLANS_BYTES, RECORD_BYTES
+from broker.limits import PEERS, PLAN_BYTES, PLANS_BYTES, RECORD_BYTES, REFUSALS_BURST
 from broker.messages import OpenParameters
 from broker.opener import Opener
-from broker.records import AuditPipe
+from broker.records import AuditPipe, RefusalLimit
 from broker.service import Service
-from policy import Peer, Source, load
+from policy import Peer, PolicyError, Source, load
 from sandboxed import Busy, Denied
 from sandboxed.descriptors import receive_with_fds, send_with_fds
 
@@ -164,3 +165,96 @@ def test_opens_are_refused_at_once_when_the_audit_fails(place: Path) -> None:
         assert busy()
         assert "cannot be written" in process.stderr.readline()
         process.kill()
+
+
+@pytest.mark.parametrize(
+    "text", ["/dev/sda\n", "/dev/sda\u00a0", "/dev/\u202esda", "/dev/sda /dev/sdb", "/dev/sda "]
+)
+def test_path_that_reads_otherwise_than_it_stands_is_a_mistake(text: str) -> None:
+    with pytest.raises(PolicyError):
+        load([Source("a.yaml", policy(f"name: no, deny: all, paths: [{json.dumps(text)}]"))])
+
+
+@needs_root
+def test_mount_point_with_an_odd_name_ends_nothing(start_broker: Start, place: Path) -> None:
+    """The kernel escapes spaces, tabs and newlines of a mount point, and nothing else that text is split at."""
+    odd = place / "a\rb\x0c-\x0cdevtmpfs"
+    odd.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "none", str(odd)], check=True)
+    try:
+        (odd / "file").write_text("x")
+        broker = start_broker(
+            policy(allow("null", "/dev/null", more="type: char"), allow("odd", str(place) + "/**"))
+        )
+        with broker.client() as client:
+            client.open_fd("/dev/null", ["read"]).close()
+            client.open_fd(odd / "file", ["read"]).close()
+    finally:
+        subprocess.run(["umount", str(odd)], check=True)
+
+
+def test_maze_of_links_is_left_after_so_many_steps(start_broker: Start, place: Path) -> None:
+    top = place / "m"
+    top.mkdir()
+    (top / "d").mkdir()
+    (top / "l0").write_text("x")
+    for level in range(1, 30):
+        os.symlink("d/../" * 200 + f"l{level - 1}", top / f"l{level}")
+    broker = start_broker(policy(allow("maze", f"{top}/*")))
+    with broker.client() as client:
+        client.open_fd(top / "l0", ["read"]).close()
+        with pytest.raises(Denied):
+            client.open_fd(top / "l29", ["read"])
+    assert "Too many levels" in broker.records(verdict="deny")[0]["reason"]
+
+
+def test_long_refusals_use_up_the_rate_sooner() -> None:
+    short, long = RefusalLimit(lambda: 0.0), RefusalLimit(lambda: 0.0)
+    assert sum(short.admits(1, 300) for _ in range(2000)) == REFUSALS_BURST
+    assert sum(long.admits(1, 100 * 1024) for _ in range(2000)) < REFUSALS_BURST // 50
+
+
+@pytest.mark.parametrize("kind", ["writable", "linked", "fifo", "link"])
+def test_audit_file_that_somebody_else_made_ready_is_refused(place: Path, kind: str) -> None:
+    rules, audit = place / "rules.yaml", place / "audit"
+    rules.write_text(policy(allow("null", "/dev/null", more="type: char")))
+    if kind == "fifo":
+        os.mkfifo(audit)
+    elif kind == "link":
+        audit.symlink_to(place / "elsewhere")
+    else:
+        audit.write_text("")
+        audit.chmod(0o666 if kind == "writable" else 0o600)
+        if kind == "linked":
+            (place / "other").hardlink_to(audit)
+    command = [sys.executable, "-m", "broker.main", "serve", "--policy", str(rules)]
+    ran = subprocess.run([*command, "--socket", str(place / "s"), "--audit", str(audit)],
+                         capture_output=True, text=True, timeout=30, check=False)  # fmt: skip
+    assert ran.returncode == 2
+    assert "audit file" in ran.stderr
+    assert not (place / "elsewhere").exists()
+
+
+def test_program_cannot_type_into_the_terminal_that_it_was_started_from(place: Path) -> None:
+    """TIOCSTI: what it typed would be read by the shell behind it, which may be root's."""
+    rules = place / "rules.yaml"
+    rules.write_text(policy(allow("null", "/dev/null", more="type: char", clients="any")))
+    program = (
+        "import fcntl, os, termios\n"
+        "try: fcntl.ioctl(0, termios.TIOCSTI, b'x'); print('typed')\n"
+        "except OSError as error: print('refused', error.errno)\n"
+    )
+    pid, leader = pty.fork()
+    if pid == 0:
+        command = [sys.executable, "-m", "broker.main", "run", "--policy", str(rules), "--"]
+        os.execv(sys.executable, [*command, sys.executable, "-c", program])
+    said = b""
+    try:
+        while b"typed" not in said and b"refused" not in said:
+            said += os.read(leader, 4096)
+    except OSError:
+        pass  # the terminal was hung up
+    finally:
+        os.waitpid(pid, 0)
+        os.close(leader)
+    assert b"refused" in said, said
