@@ -26,7 +26,7 @@ from broker.answers import (
     service_error,
     unknown,
 )
-from broker.limits import GRANTS_PER_CONNECTION
+from broker.limits import GRANTS_PER_CONNECTION, PATH_BYTES
 from broker.messages import PREFIX, InvalidParameter, OpenParameters
 from broker.opener import Opener
 from broker.outcome import Outcome, outcome_fields
@@ -224,7 +224,7 @@ class Service:
         rights = messages.understand_rights(parameters.access)
         verdict = self._policy.decide(Request(parameters.path, rights), client.peer, None)
         values: dict[str, Any] = {
-            "path": parameters.path,
+            "path": parameters.path[:PATH_BYTES],
             "access": rights_words(rights),
             "verdict": "allow" if verdict.allowed else "deny",
         }
