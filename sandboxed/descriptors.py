@@ -12,6 +12,8 @@ import os
 import socket
 import struct
 
+from sandboxed.errors import ProtocolError
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -48,19 +50,25 @@ class OwnedFd(int):
         # Parsed only when somebody asks: an open that nobody asks about should not pay for it.
         if not self._reply:
             return {}
-        parameters = json.loads(self._reply)["parameters"]
-        if self._place >= 0:
-            parameters = parameters["results"][self._place]
-        return dict(parameters)
+        try:
+            parameters = json.loads(self._reply)["parameters"]
+            if self._place >= 0:
+                parameters = parameters["results"][self._place]
+            return dict(parameters)
+        except (ValueError, LookupError, TypeError, RecursionError) as error:
+            raise ProtocolError("the reply that announced this file descriptor is garbled") from error
 
     @property
     def grant(self) -> str:
-        """The broker's id of this grant, as in its audit."""
+        """The broker's id of this grant, as in its audit. Raises ProtocolError when its reply is garbled."""
         return str(self._grant().get("grant", ""))
 
     @property
     def rights(self) -> list[str]:
-        """The rights that were given: those asked for, and the optional ones that the policy added."""
+        """The rights that were given: those asked for, and the optional ones that the policy added.
+
+        Raises ProtocolError when the broker's reply is garbled.
+        """
         rights = self._grant().get("rights", [])
         return list(rights) if isinstance(rights, list) else []
 

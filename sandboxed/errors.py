@@ -4,7 +4,7 @@
 - a plain OSError (FileNotFoundError, …): the policy allowed the open, and the open itself failed.
 - `RequestError`: ours, the request makes no sense; `NoBroker`: there is nobody to ask.
 - `Busy`: a limit of the broker; trying again later may work.
-- `TimedOut`: no answer within the time that the client gave.
+- `TimedOut`: the call did not end within the time that the client gave.
 - `ProtocolError`, `ConnectionLost`: the broker's, or something else answers at its socket.
 """
 
@@ -44,7 +44,10 @@ class ConnectionLost(BrokerError, ConnectionError):
 
 
 class TimedOut(BrokerError, TimeoutError):
-    """The broker did not answer in the time that was given; the connection is closed."""
+    """The call did not end in the time that was given.
+
+    The connection is closed, unless all of the time went by while others had their turn on it.
+    """
 
 
 class ProtocolError(BrokerError):

@@ -3,6 +3,8 @@
 import json
 import os
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -243,6 +245,38 @@ def test_garbage_is_a_protocol_error(data: bytes, ask: Callable[[Client], None])
         lied_to([(data, 1)], ask)
 
 
+GARBLED = [
+    (b'{"parameters":{"fileDescriptor":0,', -1),
+    (b'{"parameters":{"fileDescriptor":0,\xff}}', -1),
+    (b'{"parameters":{"fileDescriptor":0,"x":' + b"[" * 100_000, -1),
+    (b'{"parameters":{"fileDescriptor":0,"x":1},"parameters":[1]}', -1),
+    (b'{"parameters":{"fileDescriptor":0,"x":1},"parameters":null}', -1),
+    (b'{"results":[{}]}', -1),
+    (b"[]", -1),
+    (b'{"parameters":{}}', 0),
+    (b'{"parameters":{"results":[]}}', 0),
+    (b'{"parameters":{"results":[5]}}', 0),
+]
+
+
+@pytest.mark.parametrize(("data", "place"), GARBLED, ids=lambda value: repr(value)[:70])
+def test_garbled_grant_is_a_protocol_error(data: bytes, place: int) -> None:
+    fd = OwnedFd(0, data, place)
+    for name in ("grant", "rights"):
+        with pytest.raises(ProtocolError, match="garbled"):
+            getattr(fd, name)
+
+
+def test_grant_that_is_garbled_behind_an_honest_beginning_is_a_protocol_error() -> None:
+    def ask(client: Client) -> None:
+        with client.open_fd("/some/file", ["read"]) as fd:
+            os.fstat(fd)
+            assert fd.grant
+
+    with pytest.raises(ProtocolError, match="garbled"):
+        lied_to([(OPENED[:-3] + b"\0", 1)], ask)
+
+
 @pytest.mark.parametrize("value", [None, "yes", 1, [], {}])
 def test_check_without_yes_or_no_is_a_protocol_error(value: Any) -> None:
     for parameters in ({"allowed": value}, {}):
@@ -392,6 +426,107 @@ def test_timeout_closes_the_connection(beginning: bytes, shared: bool) -> None:
         # The broker sees the end, also where others hold the connection: a late reply would be taken for theirs.
         while broker_end.recv(65536):
             pass
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_call_times_out_when_the_broker_dribbles(shared: bool) -> None:
+    broker_end, client_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+
+    def dribble() -> None:
+        broker_end.recv(65536)
+        send(broker_end, b" ", 1)
+        try:
+            while True:  # never idle for long, and never done
+                broker_end.sendall(b" ")
+        except (BrokenPipeError, ConnectionResetError):
+            return
+
+    dribbler = threading.Thread(target=dribble)
+    dribbler.start()
+    with broker_end:
+        with Client(client_end, timeout=0.02, shared=shared) as client:
+            with pytest.raises(TimedOut):
+                open_one(client)
+            assert_spent(client)
+        dribbler.join()
+
+
+def test_call_times_out_when_the_broker_does_not_read() -> None:
+    broker_end, client_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    client_end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)  # the kernel's least
+    with broker_end, Client(client_end, timeout=0.02) as client:
+        with pytest.raises(TimedOut):
+            client.check("/" + 50_000 * "x", ["read"])
+        assert_spent(client)
+
+
+def test_call_arrives_whole_when_the_broker_reads_it_in_pieces() -> None:
+    broker_end, client_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    client_end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
+    path = "/" + 50_000 * "x"
+    call = bytearray()
+
+    def read() -> None:
+        while not call.endswith(b"\0"):
+            call.extend(broker_end.recv(1000))
+        broker_end.sendall(reply({"allowed": True}))
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    with broker_end, Client(client_end) as client:
+        assert client.check(path, ["read"])
+        reader.join()
+    assert json.loads(call[:-1])["parameters"]["path"] == path
+
+
+def test_call_times_out_when_another_thread_has_its_turn() -> None:
+    broker_end, client_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    with (
+        broker_end,
+        Client(client_end.dup(), shared=True) as patient,
+        Client(client_end, timeout=0.02, shared=True) as hasty,
+    ):
+        answers: list[dict[str, Any]] = []
+        first = threading.Thread(target=lambda: answers.append(patient.describe()))
+        first.start()
+        broker_end.recv(65536)
+        with pytest.raises(TimedOut):
+            hasty.describe()
+        broker_end.sendall(reply({"peer": 1}))
+        first.join()
+        assert answers == [{"peer": 1}]  # the one who gave up did not end the other's call
+
+
+HOLDER = """
+import fcntl, sys
+fcntl.lockf(int(sys.argv[1]), fcntl.LOCK_EX)
+print("locked", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_call_times_out_when_another_process_has_its_turn() -> None:
+    broker_end, client_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    number = client_end.fileno()
+    with (
+        broker_end,
+        Client(client_end, timeout=0.02, shared=True) as client,
+        subprocess.Popen(
+            [sys.executable, "-c", HOLDER, str(number)],
+            pass_fds=(number,),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as holder,
+    ):
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "locked\n"
+        for _ in range(2):  # the connection goes on
+            with pytest.raises(TimedOut):
+                client.describe()
+        broker_end.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            broker_end.recv(1)  # neither a call nor the end
 
 
 def test_client_without_a_timeout_waits_for_the_reply() -> None:

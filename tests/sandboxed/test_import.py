@@ -41,9 +41,11 @@ def test_client_library_does_not_load_what_it_does_not_need(loaded: set[str], mo
 
 def test_client_library_loads_none_of_its_siblings_that_confine(loaded: set[str]) -> None:
     assert {name for name in loaded if name.startswith("sandboxed.")} == {
+        "sandboxed.calls",
         "sandboxed.client",
         "sandboxed.descriptors",
         "sandboxed.errors",
+        "sandboxed.exchange",
         "sandboxed.limits",
         "sandboxed.wire",
     }
