@@ -128,7 +128,8 @@ class Broker:
 
     def all_records(self, **wanted: Any) -> list[dict[str, Any]]:
         """The audit's records so far whose fields have these values."""
-        lines = self.audit.read_text().splitlines()
+        text = self.audit.read_text()
+        lines = text[: text.rfind("\n") + 1].splitlines()  # the last may still be on its way
         records = [json.loads(line) for line in lines]
         return [one for one in records if all(one.get(name) == value for name, value in wanted.items())]
 
