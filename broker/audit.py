@@ -4,7 +4,7 @@ Rules that this module enforces:
 - a record that was taken from the pipe is written, or kept until it can be: while the file cannot be
   written nothing more is taken, so the pipe fills, and the worker refuses to open anything;
 - the number and the time are the supervisor's, at the front of the line; past lines are never touched;
-- it understands nothing of a record: it only cuts at line ends.
+- it understands nothing of a record of the worker's: it only cuts at line ends.
 """
 
 from __future__ import annotations
@@ -68,6 +68,11 @@ class AuditLog:
         self._unwritten += b"".join([self._line(line, stamp) for line in lines if line])
         self.flush()
         return bool(data)
+
+    def note(self, record: bytes) -> None:
+        """Write a record of the supervisor's own: a JSON object on one line."""
+        self._unwritten += self._line(record, self._now())
+        self.flush()
 
     def flush(self) -> None:
         """Try to write what could not be written before."""

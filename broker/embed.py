@@ -12,63 +12,104 @@ OpenSSH's monitor does. Call it early: before threads, and before anything hosti
 
 import contextlib
 import os
+import socket
 import sys
+from collections.abc import Collection, Iterable
 
-from broker.commands.common import Unusable, audit_to, policy_from
+from broker.commands.common import Unusable, say
+from broker.commands.policies import audit_to, policy_from
 from broker.embedded import EmbeddedBroker
+from broker.installation import import_trees, own_trees, refuse_writable
 from policy import Policy
-from sandboxed.child import SignalForwarder, fork_confined, terminal_can_be_injected
 from sandboxed.client import Client
-from sandboxed.confinement import Confinement, work_directory
 from sandboxed.identities import lookup, unused_uid
+from sandboxed.launch import fork_confined
+from sandboxed.sandbox import LOOPBACK, LayerMissing, Sandbox, StartError, lies_in
+from sandboxed.session import SESSION_SIGNALS
+from sandboxed.signals import Signals
+from sandboxed.weak import start_accepting
 
-__all__ = ["Unusable", "embed"]
+__all__ = ["LayerMissing", "StartError", "Unusable", "embed"]
 
 
 def embed(
-    policy: str | os.PathLike[str] | Policy, *, user: str | None = None, audit: str | None = None
+    policy: str | os.PathLike[str] | Policy,
+    *,
+    user: str | None = None,
+    audit: str | None = None,
+    ro: Iterable[str | os.PathLike[str]] = (),
+    rw: Iterable[str | os.PathLike[str]] = (),
+    work: str | os.PathLike[str] | None = None,
+    net: str = LOOPBACK,
+    weak: Collection[str] = (),
 ) -> Client:
-    """Go on confined, with a client of a broker that serves by `policy`.
+    """Go on in a sandbox, with a client of a broker that serves by `policy`.
 
-    Returns in a new process. Started by root, it runs as `user` (default: an unused uid of its own); its
-    working files belong below its HOME, a fresh directory. `audit` is a file for the broker's records, "-"
-    for standard error. Raises, before anything is given up: Unusable for a policy that cannot be used,
-    sandboxed.identities.IdentityError for a user that there is not, StartError when the confinement
-    cannot be had, RuntimeError when other threads run.
+    Returns in a new process, the confined half. It is in a root of its own, as the program of `fdbroker run` is:
+    it sees the system, what its modules may still be imported from, and `ro`; it writes in its HOME (`work`, or a
+    fresh directory in memory), in /tmp and in `rw`. `net` is "none", "loopback" or "host". Started by root, it
+    runs as `user` (default: an unused uid of its own). `audit` is a file for the broker's records, "-" for
+    standard error. `weak` names layers to do without where the machine cannot give them.
+
+    Raises, before anything is given up: Unusable for a policy that cannot be used,
+    sandboxed.identities.IdentityError for a user that there is not, LayerMissing and StartError when the
+    sandbox cannot be had, RuntimeError when other threads run.
     """
     if len(os.listdir("/proc/self/task")) > 1:
         raise RuntimeError("embed() must come before other threads: they would stay behind, privileged")
     loaded = policy if isinstance(policy, Policy) else policy_from(os.fspath(policy))
+    trusted = [*own_trees(), *([] if isinstance(policy, Policy) else [os.fspath(policy)])]
+    writable = [os.path.abspath(path) for path in rw]
+    home = None if work is None else os.path.abspath(work)
+    seen = [os.path.abspath(path) for path in ro]
+    refuse_writable(trusted, [*writable, *([home] if home else [])])
+    needed = [
+        path
+        for path in (*own_trees(), *import_trees())
+        if not any(lies_in(path, tree) for tree in (*seen, *writable, *([home] if home else [])))
+    ]
+    sandbox = Sandbox(
+        readonly=tuple(dict.fromkeys((*seen, *needed))),
+        writable=tuple(writable),
+        work=home,
+        network=net,
+        broker_is_parent=True,
+    )
     if os.geteuid() != 0:
         if user is not None:
             raise Unusable("only root can choose the user: leave `user` out to go on as yourself")
-        return _split(loaded, audit, None, None)
+        return _split(loaded, audit, sandbox, weak)
     if user is not None:
         found = lookup(user)
-        return _split(loaded, audit, found.uid, found.gid)
+        return _split(loaded, audit, sandbox._replace(uid=found.uid, gid=found.gid, user=user), weak)
     with unused_uid() as held:
-        return _split(loaded, audit, held.uid, held.gid)
+        return _split(loaded, audit, sandbox._replace(uid=held.uid, gid=held.gid), weak)
 
 
-def _split(policy: Policy, audit_path: str | None, uid: int | None, gid: int | None) -> Client:
+def _split(policy: Policy, audit_path: str | None, sandbox: Sandbox, weak: Collection[str]) -> Client:
     with contextlib.ExitStack() as stack:
         audit = audit_to(audit_path, standard=2)
         stack.callback(os.close, audit)
-        work = stack.enter_context(work_directory(uid, gid))
-        signals = stack.enter_context(SignalForwarder(typed=terminal_can_be_injected()))
-        broker = stack.enter_context(EmbeddedBroker(policy, audit))
-        child = fork_confined(
-            Confinement(uid, gid, work, broker_is_parent=True),
-            broker.leave,
-            new_session=terminal_can_be_injected(),
-        )
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        stack.enter_context(ours)
+        stack.enter_context(theirs)
+        signals = stack.enter_context(Signals(SESSION_SIGNALS))
+        # The broker is made afterwards, so that the confined half has never held anything of it.
+        child, sandbox, missing = start_accepting(weak, sandbox, fork_confined, stack)
         if child is None:
             stack.pop_all()  # all that is the other half's to end
             signals.close()
+            ours.close()
             os.close(audit)
-            os.environ.update(HOME=work, TMPDIR=work)
-            return Client(broker.client_end)
-        status = broker.serve(child, signals, uid, gid)
+            os.environ.update(HOME=sandbox.home, TMPDIR=sandbox.temporary)
+            return Client(theirs)
+        stack.enter_context(child)
+        stack.callback(child.kill)
+        theirs.close()
+        for error in missing:
+            say("embed", f"goes on without the layer {error.layer!r}, as `weak` says: {error.reason}")
+        broker = stack.enter_context(EmbeddedBroker(policy, audit, ours))
+        status = broker.serve(child, sandbox, missing, signals)
     sys.stdout.flush()
     sys.stderr.flush()
     # Not sys.exit(): what the caller would clean up belongs to the confined half, which has done it.

@@ -13,48 +13,52 @@ from broker.identity import Accounts, IdentityReader
 from broker.listeners import refuse_fds
 from broker.supervisor import Supervisor, WorkerDied, complain
 from policy import Policy
-from sandboxed.child import Child, SignalForwarder
+from sandboxed.child import Child
+from sandboxed.sandbox import LayerMissing, Sandbox
+from sandboxed.session import Session
+from sandboxed.signals import Signals
 
 
 class EmbeddedBroker:
-    """A broker for one child. Make it before the child, give the child `client_end`, and call serve()."""
+    """A broker for one child, which has the other end of `connection`. Call serve() when the child runs."""
 
-    def __init__(self, policy: Policy, audit: int) -> None:
-        """Start the worker; `audit` is an fd for the records and stays the caller's."""
+    def __init__(self, policy: Policy, audit: int, connection: socket.socket) -> None:
+        """Start the worker; `audit` is an fd for the records. Both it and `connection` stay the caller's."""
         self._reader = IdentityReader(Accounts(policy))
         self._supervisor = Supervisor(policy, AuditLog(audit, complain))
-        self._broker_end, self.client_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._broker_end.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
-        refuse_fds(self._broker_end)
-        self._broker_end.setblocking(False)
+        self._connection = connection
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+        refuse_fds(connection)
+        connection.setblocking(False)
 
-    def serve(self, child: Child, signals: SignalForwarder, uid: int | None, gid: int | None) -> int:
-        """Serve `child`, which runs as `uid` and `gid` (None: ours), until it ends; its exit status.
+    def serve(self, child: Child, sandbox: Sandbox, missing: list[LayerMissing], signals: Signals) -> int:
+        """Serve `child`, which runs in `sandbox`, until it ends; its exit status.
 
-        A worker that fails leaves the child without a broker: then the child is ended too.
+        `missing` are the layers that the sandbox does without. A worker that fails leaves the child without a
+        broker: then the child is ended too.
         """
-        self.client_end.close()
-        groups = os.getgroups() if uid is None else ()
-        introduction = self._reader.of_child(
-            os.getuid() if uid is None else uid, os.getgid() if gid is None else gid, groups, child.pid
+        groups = os.getgroups() if sandbox.uid is None else ()
+        uid = os.getuid() if sandbox.uid is None else sandbox.uid
+        gid = os.getgid() if sandbox.gid is None else sandbox.gid
+        introduction = self._reader.of_child(uid, gid, groups, child.pid)
+        self._supervisor.note(
+            "run",
+            peer=introduction.shown,
+            layers=sorted(sandbox.layers),
+            weak={error.layer: error.reason for error in missing},
+            network=sandbox.network,
         )
-        self._supervisor.introduce(introduction, self._broker_end)
-        self._supervisor.watch(child.pidfd, self._supervisor.stop)
-        self._supervisor.watch(signals.fd, lambda: signals.forward(child))
+        self._supervisor.introduce(introduction, self._connection)
+        session = Session(child, signals, self._supervisor.watch)
+        self._supervisor.watch(child.fileno(), self._supervisor.stop)
         try:
             self._supervisor.run()
         except WorkerDied as error:
             complain(str(error))
-            child.signal(9)
+            child.kill()
+        finally:
+            session.end()
         return child.wait()
-
-    def leave(self) -> None:
-        """In a forked child: close what is the broker's, all but `client_end`.
-
-        The supervisor's connection to its worker above all: over it clients are introduced.
-        """
-        self._broker_end.close()
-        self._supervisor.leave()
 
     def __enter__(self) -> "EmbeddedBroker":
         return self
@@ -62,6 +66,4 @@ class EmbeddedBroker:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._broker_end.close()
-        self.client_end.close()
         self._supervisor.end()

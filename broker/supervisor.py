@@ -8,6 +8,7 @@ import collections
 import contextlib
 import errno
 import functools
+import json
 import os
 import select
 import signal
@@ -97,6 +98,10 @@ class Supervisor:
         self._waiting.append((msgspec.json.encode(introduction), connection))
         self._send_waiting()
 
+    def note(self, event: str, **fields: object) -> None:
+        """Write an audit record of the supervisor's own."""
+        self._audit.note(json.dumps({"event": event, **fields}, separators=(",", ":")).encode("ascii"))
+
     def end(self) -> None:
         """End the worker, write what it still had to say, and close all."""
         for listener in self._listeners.values():
@@ -114,13 +119,6 @@ class Supervisor:
         for _, connection in self._waiting:
             connection.close()
         self._epoll.close()
-        for fd in (self._records, self._pidfd):
-            os.close(fd)
-
-    def leave(self) -> None:
-        """In a forked child, which is no supervisor: close what this one holds, and end nothing."""
-        self._epoll.close()
-        self._control.close()
         for fd in (self._records, self._pidfd):
             os.close(fd)
 

@@ -1,297 +1,202 @@
-"""What a confined program may still do: the first form, applied by a child to itself after fork.
+"""Confining this process, for ever: which layers there must be, and what each process does to itself.
 
-Rules that this module enforces, in the order in which they must come:
-- umask and resource limits, which may only go down.
-- The Landlock domain is built while everything can be looked up, and takes effect last.
-- Ids, groups and capabilities go; no_new_privs stays (`privileges`).
-- Death with the parent is asked for after the change of uid, which would cancel it, and the parent is then
-  looked for: it may have died before.
-- The working directory is kept only if the new identity can reach it by its name.
-- The domain: read and execute beneath every top-level directory but /dev; there, five harmless devices
-  without ioctl; write in the program's own work directory and nowhere else. Signals and abstract sockets
-  stay inside where the kernel knows how (ABI 6).
+Rules that this module enforces, in the order in which they must come. In the init of the sandbox, whose child the
+program's process is and which keeps nothing that it does not:
+- umask and resource limits, which may only go down;
+- ids, groups and capabilities go, no_new_privs stays (`privileges`);
+- the system call filter.
+In the program's process:
+- death with the init, where no namespace of pids sees to that: asked for after the change of uid, which would cancel
+  it, and the init is then looked for, since it may have died before;
+- a working directory that the program was given, or its own;
+- the Landlock domain: in a root of its own the program reads and runs all of it, and writes in its own places and
+  in what it was given; without one the same holds for the machine's root. A file that it inherits as standard
+  input, output or error may be opened anew with the rights that it has, and no others.
 
-Out of scope, and the next form's work: namespaces, seccomp, the network, socket files, a terminal of its
-own, descendants that outlive the program, device nodes that a file system other than /dev holds.
+See landlock(7), seccomp(2).
 """
 
 import errno
+import fcntl
 import os
-import resource
 import signal
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+import stat
+from collections.abc import Callable
 
-from sandboxed import landlock, privileges, syscalls
+from sandboxed import landlock, layout, privileges, resources, seccomp, syscalls
 from sandboxed.landlock import Access, Domain
-
-DEFAULT_PATH = "/usr/local/bin:/usr/bin:/bin"
-
-# What a program inherits of the caller's environment, besides LC_*. Anything else may hold a secret or an
-# address (SSH_AUTH_SOCK, DBUS_SESSION_BUS_ADDRESS, tokens), or make the program load something (LD_*).
-INHERITED_NAMES = frozenset({"PATH", "LANG", "TERM", "TZ", "COLUMNS", "LINES"})
+from sandboxed.sandbox import (
+    CAPABILITIES,
+    HOST,
+    LANDLOCK,
+    LIMITS,
+    NAMESPACES,
+    SECCOMP,
+    LayerMissing,
+    Sandbox,
+    StartError,
+    lies_in,
+)
 
 # Only the program's uid gets at the files that it makes.
 UMASK = 0o077
 
-# (resource, soft limit, hard limit). A limit that is lower already stays.
-RESOURCE_LIMITS = (
-    # Bytes. A core dump would copy what the program read through the broker into a file.
-    (resource.RLIMIT_CORE, 0, 0),
-    # Fds. 1,024 is the most that select(2) can take; 4,096 is for a program that knows and raises it.
-    (resource.RLIMIT_NOFILE, 1024, 4096),
-    # Processes and threads of the uid. Ends a fork bomb; high, since a user's own other processes count too.
-    (resource.RLIMIT_NPROC, 4096, 4096),
-    # Bytes locked in memory: the kernel's default. More would be taken from everybody else.
-    (resource.RLIMIT_MEMLOCK, 8 * 1024 * 1024, 8 * 1024 * 1024),
-    # Bytes of POSIX message queues, which are kernel memory that outlives the program.
-    (resource.RLIMIT_MSGQUEUE, 0, 0),
-    # Priorities: a program that cannot be preempted could starve the broker.
-    (resource.RLIMIT_RTPRIO, 0, 0),
-    (resource.RLIMIT_NICE, 0, 0),
-)
-
-# Devices that hold no data of anybody and that programs cannot do without.
-HARMLESS_DEVICES = ("null", "zero", "full", "random", "urandom")
-
-# Seconds. A process that the program left behind can make files for as long as it likes.
-REMOVAL_SECONDS = 10.0
-
-_PR_SET_PDEATHSIG = 1
+_TERMINAL = Access.READ_FILE | Access.WRITE_FILE | Access.IOCTL_DEV
+_DEVICE = Access.READ_FILE | Access.WRITE_FILE
 
 
-class ConfinementError(RuntimeError):
-    """The confinement that was asked for cannot be had here."""
+def check_layers(sandbox: Sandbox) -> None:
+    """Raise LayerMissing for a layer that this kernel cannot give, and StartError for what no sandbox could bear.
 
-
-@dataclass(frozen=True, slots=True)
-class Confinement:
-    """How one program is confined.
-
-    `uid` and `gid` are both None for an ordinary user, whose own they stay; root must give both.
-    `work` is the program's own directory, see `work_directory`. `keep` are the fds besides 0 to 2
-    that a new program inherits under the same numbers.
-    `broker_is_parent` says that the parent must be safe from the program: where both have one uid and the
-    kernel cannot keep signals inside the domain, `apply` refuses.
+    That namespaces can be had is only found out by making them.
     """
-
-    uid: int | None
-    gid: int | None
-    work: str
-    keep: tuple[int, ...] = ()
-    broker_is_parent: bool = False
-
-    def __post_init__(self) -> None:
-        if (self.uid is None) != (self.gid is None):
-            raise ValueError("uid and gid must be given together")
-
-    def apply(self, parent: int, before_landlock: Callable[[], None] | None = None) -> None:
-        """Confine this process, a child of the process `parent` that has one thread, for ever.
-
-        `before_landlock` runs with the new identity and without privileges, but with every path still in
-        reach: what it connects to sees the new uid. Raises when anything fails; the caller must then exit.
-        """
-        os.umask(UMASK)
-        limit_resources()
-        with Domain() as domain:
-            self._check_parent_is_safe(domain.abi)
-            allow_system(domain)
-            domain.allow(self.work, landlock.WRITE_TREE)
-            privileges.drop(self.uid, self.gid)
-            die_with(parent)
-            enter_reachable_directory(self.work)
-            if before_landlock is not None:
-                before_landlock()
-            domain.restrict()
-
-    def _check_parent_is_safe(self, abi: int) -> None:
-        shared_uid = self.uid in (None, os.getuid())
-        if self.broker_is_parent and shared_uid and abi < landlock.SCOPES_ABI:
-            raise ConfinementError(
-                "the program would have the broker's uid, and this kernel cannot keep it from sending the "
-                "broker signals (that needs Linux 6.12); start it as root, or use a broker of its own uid"
-            )
-
-    def close_fds(self, also_keep: Iterable[int] = ()) -> None:
-        """Close every fd but 0 to 2, `keep` and `also_keep`, and make 0 to 2 and `keep` survive exec.
-
-        Of 0 to 2 what is closed or close-on-exec becomes /dev/null: otherwise the program's first open
-        would be taken for its standard output.
-        """
-        for fd in self.keep:
-            os.set_inheritable(fd, True)
-        syscalls.close_all_but((0, 1, 2, *self.keep, *also_keep))
-        for fd in (0, 1, 2):
-            if not _survives_exec(fd):
-                _open_null_as(fd)
+    abi = syscalls.landlock_abi()
+    if sandbox.has(LANDLOCK) and abi == 0:
+        help = "Boot with 'landlock' among the modules of the parameter lsm= (Linux 5.13 or later)"
+        raise LayerMissing(LANDLOCK, "the kernel does not offer Landlock", help)
+    if sandbox.has(LANDLOCK) and abi < landlock.SCOPES_ABI and _needs_scopes(sandbox):
+        reason = f"Landlock ABI {abi} does not keep signals and abstract sockets inside, and nothing else here does"
+        raise LayerMissing(LANDLOCK, reason, "Use Linux 6.12 or later, or leave --net host out")
+    if sandbox.has(SECCOMP) and not seccomp.available():
+        help = "Use a kernel with CONFIG_SECCOMP_FILTER on x86-64 or arm64"
+        raise LayerMissing(SECCOMP, "system calls cannot be filtered", help)
+    if not sandbox.has(NAMESPACES) and not sandbox.has(SECCOMP) and not sandbox.has(LANDLOCK):
+        raise StartError("without namespaces, Landlock and seccomp nothing would hold the program")
+    if _shares_uid_with_broker(sandbox) and not (sandbox.has(LANDLOCK) and abi >= landlock.SCOPES_ABI):
+        raise StartError(
+            "the program would have the broker's uid, and nothing would keep it from sending the broker signals: "
+            "that needs namespaces, or Landlock of Linux 6.12; start it as root, or use a broker of another uid"
+        )
 
 
-def _survives_exec(fd: int) -> bool:
-    try:
-        return os.get_inheritable(fd)
-    except OSError:
+def _needs_scopes(sandbox: Sandbox) -> bool:
+    return sandbox.network == HOST or not sandbox.has(NAMESPACES)
+
+
+def _shares_uid_with_broker(sandbox: Sandbox) -> bool:
+    """Whether only Landlock could keep the program from signalling its broker."""
+    return sandbox.broker_is_parent and not sandbox.changes_uid and not sandbox.has(NAMESPACES)
+
+
+def may_use_unix_sockets(sandbox: Sandbox) -> bool:
+    """Whether sockets of AF_UNIX are harmless: whatever listens outside cannot be named from inside.
+
+    A socket file is hidden by the root of its own; an abstract name by a network of its own, or by Landlock.
+    """
+    if not sandbox.has(NAMESPACES):
         return False
+    return sandbox.has_own_network or (sandbox.has(LANDLOCK) and syscalls.landlock_abi() >= landlock.SCOPES_ABI)
 
 
-def _open_null_as(fd: int) -> None:
-    null = os.open("/dev/null", os.O_RDWR)
-    if null != fd:
-        os.dup2(null, fd)
-        os.close(null)
-    os.set_inheritable(fd, True)
+def give_up_privileges(sandbox: Sandbox) -> None:
+    """In the init, for itself and the program: all but the Landlock domain. Raises when anything fails."""
+    os.umask(UMASK)
+    if sandbox.has(LIMITS):
+        resources.limit_resources(sandbox.limits)
+    if sandbox.has(CAPABILITIES):
+        privileges.drop(sandbox.uid, sandbox.gid)
+    else:
+        privileges.change_ids(sandbox.uid, sandbox.gid)
+    # Not dumpable again where the change of ids undid it: the init stays so, and the program until it is one.
+    syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
+    if sandbox.has(SECCOMP):
+        program = seccomp.build(unix_sockets=may_use_unix_sockets(sandbox), internet=sandbox.has_internet)
+        seccomp.install(program)
 
 
-def limit_resources() -> None:
-    """Apply RESOURCE_LIMITS; see setrlimit(2)."""
-    for kind, soft, hard in RESOURCE_LIMITS:
-        now_soft, now_hard = resource.getrlimit(kind)
-        resource.setrlimit(kind, (_lower(now_soft, soft), _lower(now_hard, hard)))
+def enter_domain(sandbox: Sandbox, parent: int, cwd: str, before_landlock: Callable[[], None] | None = None) -> None:
+    """In the program's process, a child of the process `parent`: what is the program's alone.
 
-
-def _lower(now: int, wanted: int) -> int:
-    """The lower of two limits. RLIM_INFINITY is -1 in Python, which min() would take for the lowest."""
-    return wanted if now == resource.RLIM_INFINITY else min(now, wanted)
-
-
-def allow_system(domain: Domain) -> None:
-    """Allow what every program needs of the system: to read it, to run it, and a few devices."""
-    with os.scandir("/") as entries:
-        # A link is no directory of its own: what it leads to is judged by its real place.
-        names = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
-    for name in names:
-        if name != "dev":
-            _allow_if_there(domain, f"/{name}", landlock.READ_TREE)
-    for name in HARMLESS_DEVICES:
-        _allow_if_there(domain, f"/dev/{name}", Access.READ_FILE | Access.WRITE_FILE)
-
-
-def _allow_if_there(domain: Domain, path: str, access: Access) -> None:
-    """A path that cannot be looked up needs no rule: the program could not reach it either."""
-    try:
-        domain.allow(path, access)
-    except (FileNotFoundError, PermissionError):
-        return
+    `cwd` is where the caller stood. `before_landlock` runs with the new identity and without privileges, but with
+    every path of the root still in reach: what it connects to sees the new uid. Raises when anything fails.
+    """
+    die_with(parent)
+    os.chdir(_directory(sandbox, cwd))
+    if before_landlock is not None:
+        before_landlock()
+    if sandbox.has(LANDLOCK):
+        with _domain(sandbox) as domain:
+            domain.restrict()
 
 
 def die_with(parent: int) -> None:
     """Have the kernel kill this process when `parent` ends; see PR_SET_PDEATHSIG in prctl(2).
 
-    The kernel means the thread of the parent that forked. Raises ConfinementError if it has ended already.
+    The kernel means the thread of the parent that forked. Raises StartError if it has ended already.
     """
-    syscalls.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
-        raise ConfinementError("the parent ended before its child was confined")
+        raise StartError("the parent ended before its child was confined")
 
 
-def enter_reachable_directory(work: str) -> None:
-    """Stay in the working directory if this process can reach it by name, else go to `work`.
+def _directory(sandbox: Sandbox, cwd: str) -> str:
+    """Where the program starts: `cwd` if that is a directory which it was given, else its own."""
+    given = any(lies_in(cwd, tree) for tree in (*sandbox.readonly, *sandbox.writable, sandbox.home))
+    return cwd if given and os.path.isdir(cwd) else sandbox.home
 
-    A directory that was inherited is a way past the permissions of everything above it.
+
+def _domain(sandbox: Sandbox) -> Domain:
+    domain = Domain(refuse_tcp=not sandbox.has_internet)
+    try:
+        if sandbox.has(NAMESPACES):
+            _allow_own_root(domain, sandbox)
+        else:
+            _allow_parts(domain, sandbox)
+        for name in layout.HARMLESS_DEVICES:
+            domain.allow(f"/dev/{name}", _DEVICE)
+        for fd in (0, 1, 2):
+            _allow_inherited(domain, fd)
+    except BaseException:
+        domain.close()
+        raise
+    return domain
+
+
+def _allow_own_root(domain: Domain, sandbox: Sandbox) -> None:
+    domain.allow("/", landlock.READ_TREE)
+    for path in dict.fromkeys(("/tmp", "/dev/shm", sandbox.home, *sandbox.writable)):
+        _allow_tree_or_file(domain, path, landlock.WRITE_TREE)
+    domain.allow("/dev/pts", _TERMINAL | Access.READ_DIR)
+    domain.allow("/dev/tty", _TERMINAL)
+
+
+def _allow_parts(domain: Domain, sandbox: Sandbox) -> None:
+    """Of the machine's root, what an own root would show."""
+    for item in layout.plan(sandbox):
+        if item.system and os.path.islink(item.path):
+            continue  # what it leads to is judged by its real place
+        try:
+            _allow_tree_or_file(
+                domain, os.path.realpath(item.path), landlock.WRITE_TREE if item.writable else landlock.READ_TREE
+            )
+        except (FileNotFoundError, PermissionError):
+            continue  # what cannot be looked up needs no rule: the program could not reach it either
+    domain.allow("/proc", landlock.READ_TREE)
+
+
+def _allow_tree_or_file(domain: Domain, path: str, access: Access) -> None:
+    if not os.path.isdir(path):
+        access &= landlock.FILE_ACCESS
+    domain.allow(path, access)
+
+
+def _allow_inherited(domain: Domain, fd: int) -> None:
+    """Let the program open its standard file anew (/dev/stdin), as it could use it already.
+
+    A directory is never a standard file: it would be a way past everything, so it was refused before.
     """
-    try:
-        os.chdir(os.getcwd())
-    except OSError:
-        os.chdir(work)
-
-
-def clean_environment(
-    work: str,
-    extra: Mapping[str, str] | None = None,
-    pass_names: Iterable[str] = (),
-    inherited: Mapping[str, str] | None = None,
-) -> dict[str, str]:
-    """The environment of a confined program: an allow-list of `inherited` (by default os.environ).
-
-    `pass_names` are names to pass besides INHERITED_NAMES and LC_*; `extra` is set last and wins. HOME and
-    TMPDIR are `work`; names of the caller's account do not pass, since the program is somebody else.
-    """
-    source = os.environ if inherited is None else inherited
-    wanted = INHERITED_NAMES.union(pass_names)
-    environment = {name: value for name, value in source.items() if name in wanted or name.startswith("LC_")}
-    environment.setdefault("PATH", DEFAULT_PATH)
-    environment.update(HOME=work, TMPDIR=work)
-    environment.update(extra or {})
-    return environment
-
-
-@contextmanager
-def work_directory(uid: int | None, gid: int | None) -> Iterator[str]:
-    """A fresh directory of mode 0700 that belongs to `uid` and `gid` (None: the caller), removed at the end.
-
-    It lies below /tmp, or an ordinary user's TMPDIR. Raises OSError, also when it cannot be emptied.
-    """
-    base = os.environ.get("TMPDIR", "") if os.geteuid() != 0 else ""
-    path = os.path.join(base if os.path.isabs(base) else "/tmp", f"fdbroker-{os.urandom(8).hex()}")
-    os.mkdir(path, 0o700)
-    maker = os.getpid()
-    try:
-        if uid is not None and gid is not None:
-            os.chown(path, uid, gid, follow_symlinks=False)
-        yield path
-    finally:
-        # A confined half that was forked from here has this frame too.
-        if os.getpid() == maker:
-            remove_tree(path)
-
-
-def remove_tree(path: str) -> None:
-    """Remove a directory that its owner may have filled with malice. No link is followed.
-
-    Directories below it are emptied into it before they go, so that a depth that no path can name and
-    no recursion can bear costs nothing. Raises OSError if something stays after REMOVAL_SECONDS.
-    """
-    deadline = time.monotonic() + REMOVAL_SECONDS
-    top = _open_writable_directory(None, path)
-    try:
-        while names := os.listdir(top):
-            for name in names:
-                # One entry's failure, or its disappearance, is no reason to leave the others.
-                with suppress(OSError):
-                    if not _remove(top, name):
-                        _lift_contents(top, name)
-            if time.monotonic() > deadline:
-                raise OSError(errno.ENOTEMPTY, "cannot remove everything in", path)
-    finally:
-        os.close(top)
-    os.rmdir(path)
-
-
-def _open_writable_directory(parent: int | None, name: str) -> int:
-    """Open the directory `name`, for whose owner nothing may be forbidden: an ordinary user needs that."""
-    flags = os.O_DIRECTORY | os.O_CLOEXEC
-    handle = os.open(name, flags | os.O_PATH | os.O_NOFOLLOW, dir_fd=parent)
-    try:
-        os.chmod(f"/proc/self/fd/{handle}", 0o700)
-        return os.open(".", flags | os.O_RDONLY, dir_fd=handle)
-    finally:
-        os.close(handle)
-
-
-def _remove(directory: int, name: str) -> bool:
-    """Remove a file or an empty directory; False if it is a directory with something in it."""
-    with suppress(IsADirectoryError):
-        os.unlink(name, dir_fd=directory)
-        return True
-    try:
-        os.rmdir(name, dir_fd=directory)
-    except OSError as error:
-        if error.errno != errno.ENOTEMPTY:
-            raise
-        return False
-    return True
-
-
-def _lift_contents(top: int, name: str) -> None:
-    """Empty the directory `name` of `top`, moving what has contents of its own into `top`."""
-    directory = _open_writable_directory(top, name)
-    try:
-        for child in os.listdir(directory):
-            if not _remove(directory, child):
-                # Moving a directory writes to it: its ".." changes.
-                os.close(_open_writable_directory(directory, child))
-                os.rename(child, f"lifted-{os.urandom(8).hex()}", src_dir_fd=directory, dst_dir_fd=top)
-    finally:
-        os.close(directory)
-    os.rmdir(name, dir_fd=top)
+    status = os.fstat(fd)
+    mode = fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE
+    access = Access(0)
+    if mode != os.O_WRONLY:
+        access |= Access.READ_FILE
+    if mode != os.O_RDONLY:
+        access |= Access.WRITE_FILE | Access.TRUNCATE
+    if stat.S_ISREG(status.st_mode):
+        try:
+            domain.allow_fd(fd, access)
+        except OSError as error:
+            if error.errno != errno.EBADFD:  # a memfd lies on no mount that a rule could be about
+                raise
+    elif stat.S_ISCHR(status.st_mode) and os.isatty(fd):
+        domain.allow_fd(fd, _TERMINAL)

@@ -3,11 +3,12 @@
 Rules that this module enforces:
 - Every file system right that the kernel's ABI knows is handled: what no rule allows is refused.
 - Where the ABI knows scopes (6 and later), signals and abstract sockets do not leave the domain.
+- TCP ports cannot be bound or connected to, if the domain is to refuse that (ABI 4 and later).
 - A rule holds for what its path denotes when it is added. A symbolic link as its last component is not
   followed: such a rule is an error or allows nothing.
 - No Landlock, no domain: `Unavailable` is raised, nothing is ever skipped in silence.
 
-Out of scope: TCP ports (left alone here), stat, chdir, readlink and chmod, and connecting to socket files,
+Out of scope: single ports, UDP and all other families (`seccomp`); stat, chdir, readlink and chmod, and connecting to socket files,
 none of which Landlock restricts; and the choice of what to allow, which is the caller's.
 See landlock(7).
 """
@@ -22,6 +23,10 @@ from sandboxed import syscalls
 SCOPES_ABI = 6
 # The first ABI that knows struct landlock_ruleset_attr.handled_access_net.
 _NETWORK_ABI = 4
+
+
+# LANDLOCK_ACCESS_NET_BIND_TCP and LANDLOCK_ACCESS_NET_CONNECT_TCP
+_TCP = 0x3
 
 
 class Unavailable(RuntimeError):
@@ -60,6 +65,9 @@ READ_TREE = Access.EXECUTE | Access.READ_FILE | Access.READ_DIR
 # Device nodes cannot be made without CAP_MKNOD, and no device in the tree answers to ioctl.
 WRITE_TREE = Access((1 << 16) - 1) & ~(Access.MAKE_CHAR | Access.MAKE_BLOCK | Access.IOCTL_DEV)
 
+# Of the rights, those that a file can have which is no directory.
+FILE_ACCESS = Access.EXECUTE | Access.READ_FILE | Access.WRITE_FILE | Access.TRUNCATE | Access.IOCTL_DEV
+
 # Rights by the ABI that brought them.
 _SINCE = {1: Access((1 << 13) - 1), 2: Access.REFER, 3: Access.TRUNCATE, 5: Access.IOCTL_DEV}
 
@@ -91,7 +99,7 @@ class Domain:
     Rights that the kernel does not know are left out of the rules: it refuses nothing by them either.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, refuse_tcp: bool = False) -> None:
         self.abi = syscalls.landlock_abi()
         if self.abi == 0:
             raise Unavailable(
@@ -99,7 +107,8 @@ class Domain:
                 "Linux 5.13 or later with 'landlock' in CONFIG_LSM or the boot parameter 'lsm=' has it"
             )
         self._handled = handled_access(self.abi)
-        attributes = syscalls.LandlockRulesetAttr(self._handled, 0, handled_scopes(self.abi))
+        network = _TCP if refuse_tcp and self.abi >= _NETWORK_ABI else 0
+        attributes = syscalls.LandlockRulesetAttr(self._handled, network, handled_scopes(self.abi))
         self._ruleset = syscalls.landlock_create_ruleset(attributes, _attribute_size(self.abi))
 
     def allow(self, path: str, access: Access) -> None:
@@ -110,11 +119,15 @@ class Domain:
         # No O_DIRECTORY: it would make the kernel mount what an automounter watches.
         parent = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
-            syscalls.landlock_add_path_beneath(self._ruleset, parent, access & self._handled)
+            self.allow_fd(parent, access)
         except OSError as error:
             raise OSError(error.errno, f"{error.strerror}, for {path!r}") from error
         finally:
             os.close(parent)
+
+    def allow_fd(self, fd: int, access: Access) -> None:
+        """Allow `access` to the file, or beneath the directory, that `fd` is open on. Raises OSError."""
+        syscalls.landlock_add_path_beneath(self._ruleset, fd, access & self._handled)
 
     def restrict(self) -> None:
         """Confine the calling thread for ever. It must have no_new_privs set."""

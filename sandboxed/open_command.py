@@ -4,13 +4,16 @@ import argparse
 import errno
 import json
 import os
+import select
 import sys
 from collections.abc import Sequence
 
-from sandboxed.child import SignalForwarder, StartError, spawn, wait_with_signals
+from sandboxed.child import Child, spawn
 from sandboxed.client import Client, connect
 from sandboxed.descriptors import OwnedFd
 from sandboxed.errors import BrokerError, Denied, NoBroker, RequestError
+from sandboxed.sandbox import StartError
+from sandboxed.signals import Signals
 
 _NO = 1
 _UNUSABLE = 2
@@ -132,8 +135,20 @@ def _run(client: Client, fd: OwnedFd, command: list[str], listen_fds: bool) -> i
         if listen_fds:
             environment |= {"LISTEN_FDS": "1", "LISTEN_PID": str(os.getpid()), "LISTEN_FDNAMES": "fdbroker"}
 
-    with SignalForwarder() as signals, spawn(command, place_fd, signals.original_mask) as child:
-        return wait_with_signals(child, signals)
+    with Signals() as signals, spawn(command, place_fd, signals.original_mask) as child:
+        return _wait(child, signals)
+
+
+def _wait(child: Child, signals: Signals) -> int:
+    """Pass signals on until the command ends: but not what the terminal sent, which the command got itself."""
+    poll = select.poll()
+    poll.register(child, select.POLLIN)
+    poll.register(signals, select.POLLIN)
+    while child.fileno() not in {fd for fd, _ in poll.poll()}:
+        for number, typed in signals.take():
+            if not typed:
+                child.signal(number)
+    return child.wait()
 
 
 def _explained(error: Exception, path: str) -> str:

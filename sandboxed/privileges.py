@@ -25,6 +25,7 @@ from sandboxed import syscalls
 
 # linux/prctl.h and linux/securebits.h; python-prctl refuses to set the last two bits
 _PR_SET_SECUREBITS = 28
+_PR_SET_NO_NEW_PRIVS = 38
 _SECBIT_NO_CAP_AMBIENT_RAISE = 1 << 6
 _SECBIT_NO_CAP_AMBIENT_RAISE_LOCKED = 1 << 7
 
@@ -64,6 +65,16 @@ def drop(uid: int | None, gid: int | None) -> None:
     except OSError as error:
         raise PrivilegeError(f"cannot give up privileges: {error}") from error
     _verify(uid, gid, may_limit_exec)
+
+
+def change_ids(uid: int | None, gid: int | None) -> None:
+    """Become `uid` and `gid` with no groups, and leave it at that: for a sandbox without the layer of capabilities.
+
+    Raises PrivilegeError.
+    """
+    if uid is not None and gid is not None:
+        _become(uid, gid)
+    syscalls.prctl(_PR_SET_NO_NEW_PRIVS, 1)
 
 
 def _limit_exec() -> None:

@@ -1,38 +1,31 @@
-"""`fdbroker run`: a command, confined, with a broker for what it may have."""
+"""`fdbroker run`: a command in a sandbox, with a broker for what it may have.
+
+The sandbox is begun first, and the broker made while the kernel and the other processor build it: together they
+take half the time that they would one after the other. Its program waits until both are ready.
+"""
 
 import argparse
 import contextlib
 import os
 import socket
-from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
-from broker.commands.common import Unusable, audit_to, policy_from, say
-from broker.embedded import EmbeddedBroker
-from sandboxed.child import SignalForwarder, StartError, start, terminal_can_be_injected, wait_with_signals
-from sandboxed.confinement import Confinement, clean_environment, work_directory
+from broker.commands.common import Unusable, say
+from broker.commands.run_options import OWN_TROUBLE, environment_of, parse, sandbox_of
+from broker.installation import own_trees, refuse_writable
+from sandboxed.child import Child
 from sandboxed.identities import IdentityError, lookup, unused_uid
+from sandboxed.launch import start
+from sandboxed.sandbox import LayerMissing, Sandbox, StartError
+from sandboxed.session import SESSION_SIGNALS, attend
+from sandboxed.signals import Signals
+from sandboxed.weak import start_accepting
 
-OWN_TROUBLE = 125
+if TYPE_CHECKING:
+    from policy.profile import Profile
 
-_EPILOG = """\
-CMD runs without privileges: no capabilities, no_new_privs, no groups, a clean environment, no fds but its
-standard ones, and a Landlock domain in which it reads what its user may read, writes only below a fresh
-directory of its own (its HOME and TMPDIR, removed at the end), and opens no device but null, zero, full,
-random and urandom. Started by root it runs as USER, or as an unused uid of its own.
-
-Without root CMD still reads all that you may read. With --socket and without --user, root's CMD is a uid from
-61184-65519 to the broker, which has no account: name that range in a rule, or give --user.
-
-What the policy gives it, it asks for: `fdbroker open`, the Python library, or Varlink at the connection
-that FDBROKER_FD names.
-
-  fdbroker run --policy kvm.yaml -- fdbroker open /dev/kvm --access use
-  fdbroker run --socket /run/fdbroker/fdbroker.sock -- ./program
-
-exit status: CMD's own (128 + n when signal n ended it); 125 fdbroker's own trouble, 126 CMD cannot be
-executed, 127 there is no CMD
-"""
+_DEFAULT_SOCKET = "/run/fdbroker/fdbroker.sock"
 
 
 class _Who(NamedTuple):
@@ -42,23 +35,20 @@ class _Who(NamedTuple):
 
 def main(arguments: Sequence[str]) -> int:
     """Run the command that `arguments` name, and return its exit status."""
-    options = _parser().parse_args(arguments)
-    command = options.command[1:] if options.command[:1] == ["--"] else options.command
-    if options.audit is not None and options.policy is None:
-        say("run", "--audit goes with --policy: a broker that is connected to has an audit of its own")
-        return OWN_TROUBLE
-    if not command:
-        say("run", "there is no command to run: fdbroker run --policy FILE -- CMD …")
-        return OWN_TROUBLE
     try:
-        with (
-            _identity(options.user) as who,
-            work_directory(who.uid, who.gid) as work,
-            SignalForwarder(typed=terminal_can_be_injected()) as signals,
-        ):
-            if options.policy is not None:
-                return _run_embedded(command, options.policy, options.audit, who, work, signals)
-            return _run_connected(command, options.socket, who, work, signals)
+        options = parse(arguments)
+        profile = _profile(options.profile)
+        with _identity(options.user) as who:
+            sandbox = sandbox_of(options, profile, who.uid, who.gid)
+            refuse_writable(_trusted(options), [*sandbox.writable, *([sandbox.work] if sandbox.work else [])])
+            if options.dry_run:
+                # Nobody waits for a table as for a command: only it pays for what draws it.
+                from broker.commands.dry_run import show
+
+                return show(options, profile, sandbox)
+            with Signals(SESSION_SIGNALS) as signals:
+                run = _Run(options, profile, signals)
+                return run.embedded(sandbox) if options.policy is not None else run.connected(sandbox)
     except StartError as error:
         say("run", error)
         return error.exit_status
@@ -67,40 +57,17 @@ def main(arguments: Sequence[str]) -> int:
         return OWN_TROUBLE
 
 
-class _Parser(argparse.ArgumentParser):
-    """Exits with 125 for a wrong command line: 2 could be CMD's."""
+def _profile(name: str | None) -> "Profile | None":
+    if name is None:
+        return None
+    from broker.commands.profiles import profile_from  # YAML is read only for those who name one
 
-    def exit(self, status: int = 0, message: str | None = None) -> None:  # type: ignore[override]
-        super().exit(OWN_TROUBLE if status else 0, message)
+    return profile_from(name)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
-        prog="fdbroker run",
-        usage="fdbroker run (--policy FILE | --socket PATH) [--user USER] [--audit FILE] -- CMD …",
-        description="Run CMD confined, with a broker for the files and devices that it may have.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument(
-        "--policy",
-        metavar="FILE",
-        help="be the broker for CMD, by the policy file or directory FILE; no daemon is needed",
-    )
-    source.add_argument("--socket", metavar="PATH", help="connect CMD to the broker that listens at PATH")
-    parser.add_argument(
-        "--user", metavar="USER", help="as root: run CMD as USER (default: an unused uid of its own)"
-    )
-    parser.add_argument(
-        "--audit",
-        metavar="FILE",
-        help="with --policy: append a JSON line for each decision to FILE (-: standard error)",
-    )
-    parser.add_argument(
-        "command", nargs=argparse.REMAINDER, metavar="CMD …", help="the command and its arguments"
-    )
-    return parser
+def _trusted(options: argparse.Namespace) -> list[str]:
+    named = [options.policy, options.audit if options.audit != "-" else None, options.profile]
+    return [*own_trees(), *(path for path in named if path is not None and os.path.exists(path))]
 
 
 @contextlib.contextmanager
@@ -118,53 +85,86 @@ def _identity(user: str | None) -> Iterator[_Who]:
             yield _Who(held.uid, held.gid)
 
 
-def _run_embedded(
-    command: list[str],
-    policy_path: str,
-    audit_path: str | None,
-    who: _Who,
-    work: str,
-    signals: SignalForwarder,
-) -> int:
-    policy = policy_from(policy_path)
-    audit = audit_to(audit_path, standard=2)
-    with EmbeddedBroker(policy, audit) as broker:
-        number = broker.client_end.fileno()
-        confinement = Confinement(who.uid, who.gid, work, keep=(number,), broker_is_parent=True)
-        child = start(
-            command,
-            confinement,
-            _environment(work, number),
-            mask=signals.original_mask,
-            new_session=terminal_can_be_injected(),
-        )
-        with child:
-            return broker.serve(child, signals, who.uid, who.gid)
+class _Run:
+    """One run of a command."""
+
+    def __init__(self, options: argparse.Namespace, profile: "Profile | None", signals: Signals) -> None:
+        self._options = options
+        self._profile = profile
+        self._signals = signals
+
+    def embedded(self, sandbox: Sandbox) -> int:
+        """With a broker of its own, this process."""
+        options = self._options
+        with contextlib.ExitStack() as stack:
+            brokers: list[EmbeddedBroker] = []
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+            stack.enter_context(ours)
+            stack.enter_context(theirs)
+
+            def make_broker() -> None:
+                from broker.commands.policies import audit_to, policy_from
+                from broker.embedded import EmbeddedBroker
+
+                if not brokers:  # a second attempt, without a layer, has the first one's broker
+                    audit = audit_to(options.audit, standard=2)
+                    stack.callback(os.close, audit)
+                    policy = policy_from(options.policy)
+                    brokers.append(stack.enter_context(EmbeddedBroker(policy, audit, ours)))
+
+            number = theirs.fileno()
+            sandbox = sandbox._replace(keep=(number,), broker_is_parent=True)
+            child, sandbox, missing = self._start(stack, sandbox, {"FDBROKER_FD": str(number)}, None, make_broker)
+            theirs.close()
+            return brokers[0].serve(child, sandbox, missing, self._signals)
+
+    def connected(self, sandbox: Sandbox) -> int:
+        """With the broker that listens somewhere."""
+        path = self._options.socket or os.environ.get("FDBROKER_SOCKET", _DEFAULT_SOCKET)
+        path = os.path.abspath(path)
+        if not os.path.exists(path):
+            raise StartError(f"no broker answers at {path}: No such file or directory (be one yourself with --policy)")
+        with contextlib.ExitStack() as stack:
+            connection = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+
+            def connect() -> None:
+                # With CMD's identity: the broker sees who connects, and refuses other senders.
+                try:
+                    connection.connect(path)
+                except OSError as error:
+                    raise StartError(f"no broker answers at {path}: {error.strerror}") from error
+
+            number = connection.fileno()
+            sandbox = sandbox._replace(keep=(number,), socket=path)
+            extra = {"FDBROKER_FD": str(number), "FDBROKER_SOCKET": path}
+            child, _, _ = self._start(stack, sandbox, extra, connect, None)
+            connection.close()
+            return attend(child, self._signals)
+
+    def _start(
+        self,
+        stack: contextlib.ExitStack,
+        sandbox: Sandbox,
+        extra: dict[str, str],
+        in_child: Callable[[], None] | None,
+        meanwhile: Callable[[], None] | None,
+    ) -> tuple[Child, Sandbox, list[LayerMissing]]:
+        """Start the command, without the layers that are missing if that was accepted."""
+        options = self._options
+
+        def attempt(wanted: Sandbox) -> Child:
+            environment = environment_of(options, self._profile, wanted, extra)
+            return start(
+                options.command, wanted, environment, in_child, mask=self._signals.original_mask, meanwhile=meanwhile
+            )
+
+        child, sandbox, missing = start_accepting(options.weak, sandbox, attempt, stack)
+        assert child is not None  # only fork_confined has another half
+        stack.enter_context(child)
+        for error in missing:
+            say("run", f"goes on without the layer {error.layer!r}, as --weak says: {error.reason}")
+        return child, sandbox, missing
 
 
-def _run_connected(command: list[str], path: str, who: _Who, work: str, signals: SignalForwarder) -> int:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-        number = connection.fileno()
-        confinement = Confinement(who.uid, who.gid, work, keep=(number,))
-
-        def connect() -> None:
-            # With CMD's identity: the broker sees who connects, and refuses other senders.
-            try:
-                connection.connect(path)
-            except OSError as error:
-                raise StartError(f"no broker answers at {path}: {error.strerror}") from error
-
-        child = start(
-            command,
-            confinement,
-            _environment(work, number),
-            connect,
-            mask=signals.original_mask,
-            new_session=terminal_can_be_injected(),
-        )
-    with child:
-        return wait_with_signals(child, signals)
-
-
-def _environment(work: str, number: int) -> Mapping[str, str]:
-    return clean_environment(work, {"FDBROKER_FD": str(number)})
+if TYPE_CHECKING:
+    from broker.embedded import EmbeddedBroker

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 
 from broker.audit import AuditLog
 from broker.commands.check import DEFAULT_POLICY
-from broker.commands.common import Unusable, audit_to, policy_from, say
+from broker.commands.common import Unusable, say
+from broker.commands.policies import audit_to, policy_from
 from broker.identity import Accounts, IdentityReader
 from broker.listeners import Listener, ListenError, default_declaration, listen
 from broker.supervisor import Supervisor, WorkerDied, complain

@@ -1,0 +1,31 @@
+"""Loading a policy and opening the audit for a subcommand, with errors that say what to do."""
+
+import os
+
+from broker.audit import open_audit
+from broker.commands.common import Unusable
+from broker.policyfiles import UnreadablePolicy, load_policy
+from policy import Policy, PolicyError
+
+
+def policy_from(path: str) -> Policy:
+    """The policy at `path`. Raises Unusable, with every mistake in it."""
+    try:
+        return load_policy(path)
+    except UnreadablePolicy as error:
+        raise Unusable(f"the policy cannot be read: {error}") from None
+    except PolicyError as error:
+        lines = "\n".join(f"  {problem}" for problem in error.problems)
+        raise Unusable(f"the policy has mistakes:\n{lines}") from None
+
+
+def audit_to(path: str | None, standard: int) -> int:
+    """An fd for the audit: the file `path`, `standard` for "-", nowhere for None. Raises Unusable."""
+    try:
+        if path is None:
+            return os.open("/dev/null", os.O_WRONLY | os.O_CLOEXEC)
+        if path == "-":
+            return os.dup(standard)
+        return open_audit(path)
+    except OSError as error:
+        raise Unusable(f"the audit file {path} cannot be opened: {error.strerror}") from error

@@ -1,0 +1,149 @@
+"""The init of a sandbox: its first process, with which all of it ends.
+
+Rules that this module enforces:
+- When the program ends, or the parent outside does, every process of the sandbox is ended: by the kernel where
+  the init is one of a namespace of pids, else one by one, each of them being a descendant of the init's.
+- Its exit status is the program's, as a shell has it.
+- It tells the parent when the program was stopped, and sends the program's group the signals that the parent
+  names; it understands nothing else, and nothing that the program says.
+
+It has the program's uid, no privileges, no files but the connection to its parent, and cannot be looked into.
+"""
+
+import os
+import select
+import signal
+import socket
+import struct
+import time
+from typing import NoReturn
+
+from sandboxed import syscalls
+from sandboxed.child import SIGNAL_STATUS
+
+# What goes over the connection between parent and init, one byte each: what, and a signal's number.
+_MESSAGE = struct.Struct("cB")
+STOPPED = b"t"  # to the parent: the program was stopped by this signal
+SIGNAL = b"s"  # to the init: send this to the program's process group
+FOREGROUND = b"f"  # to the init: give the program's group the terminal, and let it go on
+
+# Rounds of looking for descendants that are left, where there is no namespace of pids. Each kills all that it finds;
+# a new round finds what they made meanwhile.
+_ROUNDS = 1000
+_ROUND_SECONDS = 0.002
+
+
+def pack(what: bytes, number: int = 0) -> bytes:
+    """One message."""
+    return _MESSAGE.pack(what, number)
+
+
+def unpack(message: bytes) -> tuple[bytes, int]:
+    """What a message says."""
+    what, number = _MESSAGE.unpack(message)
+    return what, number
+
+
+class Init:
+    """The loop of the init. `terminal` is the program's, of which the init leads the session."""
+
+    def __init__(self, program: int, control: socket.socket, terminal: int | None, own_pids: bool) -> None:
+        self._program = program
+        self._control = control
+        self._terminal = terminal
+        self._own_pids = own_pids
+
+    def run(self) -> NoReturn:
+        """Serve until the program or the parent ends. All signals are blocked."""
+        children = syscalls.signalfd([signal.SIGCHLD])
+        poll = select.poll()
+        poll.register(children, select.POLLIN)
+        poll.register(self._control, select.POLLIN)
+        while True:
+            self._reap()
+            ready = {fd for fd, _ in poll.poll()}
+            if children in ready:
+                os.read(children, 4096)
+            if self._control.fileno() in ready:
+                self._obey()
+
+    def _reap(self) -> None:
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG | os.WUNTRACED)
+            except ChildProcessError:
+                self._end(0)
+            if pid == 0:
+                return
+            if pid != self._program:
+                continue
+            if os.WIFSTOPPED(status):
+                self._tell(pack(STOPPED, os.WSTOPSIG(status)))
+            elif os.WIFSIGNALED(status):
+                self._end(SIGNAL_STATUS + os.WTERMSIG(status))
+            else:
+                self._end(os.WEXITSTATUS(status))
+
+    def _tell(self, message: bytes) -> None:
+        try:
+            self._control.send(message, socket.MSG_NOSIGNAL | socket.MSG_DONTWAIT)
+        except (BrokenPipeError, ConnectionResetError, BlockingIOError):
+            return
+
+    def _obey(self) -> None:
+        try:
+            message = self._control.recv(_MESSAGE.size)
+        except (BlockingIOError, ConnectionResetError):
+            message = b""
+        if len(message) != _MESSAGE.size:
+            self._end(SIGNAL_STATUS + signal.SIGKILL)  # the parent is gone
+        what, number = unpack(message)
+        try:
+            if what == FOREGROUND and self._terminal is not None:
+                os.tcsetpgrp(self._terminal, self._program)
+            os.killpg(self._program, signal.SIGCONT if what == FOREGROUND else number)
+        except OSError:
+            return  # the group has gone; the end of the program is on its way here
+
+    def _end(self, status: int) -> NoReturn:
+        if not self._own_pids:
+            end_descendants()
+        os._exit(status)
+
+
+def end_descendants() -> None:
+    """Kill and reap all descendants of this process, which is their subreaper (PR_SET_CHILD_SUBREAPER)."""
+    for _ in range(_ROUNDS):
+        for pid in _descendants():
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except (ProcessLookupError, PermissionError):
+                continue
+        try:
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+        except ChildProcessError:
+            return
+        time.sleep(_ROUND_SECONDS)
+
+
+def _descendants() -> list[int]:
+    """All descendants, by /proc/PID/task/TID/children; see proc(5)."""
+    found: list[int] = []
+    waiting = [os.getpid()]
+    while waiting:
+        try:
+            tasks = os.listdir(f"/proc/{waiting[-1]}/task")
+        except OSError:
+            waiting.pop()
+            continue
+        parent = waiting.pop()
+        for task in tasks:
+            try:
+                with open(f"/proc/{parent}/task/{task}/children") as file:
+                    children = [int(word) for word in file.read().split()]
+            except OSError:
+                continue
+            found += children
+            waiting += children
+    return found

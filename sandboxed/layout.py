@@ -1,0 +1,104 @@
+"""Which parts of the machine every sandbox shows: the system's programs, a little of /etc, harmless devices.
+
+Lists, and the plan that comes of them and of what a sandbox was given; `newroot` builds it, and where there can
+be no root of its own, Landlock allows the same. Rules that this module enforces:
+- what was given beside hides what every sandbox shows at the same place, never the other way round;
+- nothing is shown inside a tree that the program may write: it could lead the name elsewhere;
+- / as a whole, /proc and /dev are never given: the devices are the broker's to give, and /proc is the sandbox's.
+"""
+
+import os
+from typing import NamedTuple
+
+from sandboxed.sandbox import HOST, NAMESPACES, Sandbox, StartError, lies_in
+
+# On a system with a merged /usr all but the first are links into it, which are shown as links.
+SYSTEM_TREES = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
+
+# What programs read there to work at all: the linker, locales, time, certificates, and what interpreters and shells
+# are set up with. Nothing that names the machine or its people, and no keys.
+SYSTEM_FILES = tuple(
+    f"/etc/{name}"
+    for name in (
+        *("ld.so.cache", "ld.so.conf", "ld.so.conf.d", "alternatives", "localtime", "timezone"),
+        *("locale.alias", "locale.conf", "default/locale", "terminfo", "inputrc", "magic", "mime.types"),
+        *("ssl/certs", "ssl/openssl.cnf", "ca-certificates", "ca-certificates.conf", "pki", "crypto-policies"),
+        *("protocols", "services", "ethertypes", "rpc", "gai.conf", "host.conf", "fonts", "bash.bashrc", "profile"),
+        *("profile.d", "shells", "debian_version", "os-release", "python3", "python3.11", "python3.12"),
+        *("python3.13", "perl", "java-17-openjdk", "java-21-openjdk", "maven", "vim", "xattr.conf", "papersize"),
+    )
+)
+
+# How names become addresses; only for a program that has the host's network.
+NETWORK_FILES = ("/etc/resolv.conf", "/etc/hosts")
+
+# Devices that hold no data of anybody and that programs cannot do without.
+HARMLESS_DEVICES = ("null", "zero", "full", "random", "urandom")
+
+# Links of every /dev.
+DEVICE_LINKS = (
+    ("/dev/fd", "/proc/self/fd"),
+    ("/dev/stdin", "/proc/self/fd/0"),
+    ("/dev/stdout", "/proc/self/fd/1"),
+    ("/dev/stderr", "/proc/self/fd/2"),
+    ("/dev/ptmx", "pts/ptmx"),
+)
+
+_NEVER_GIVEN = ("/proc", "/dev")
+
+
+class Shown(NamedTuple):
+    """One thing of the machine's that the program sees, at the same place."""
+
+    path: str
+    writable: bool
+    system: bool  # one that every sandbox shows; it may be missing
+
+
+def plan(sandbox: Sandbox) -> list[Shown]:
+    """What `sandbox` shows, parents before what lies in them. Raises StartError for what cannot be shown."""
+    given = _given(sandbox)
+    system = [*SYSTEM_TREES, *SYSTEM_FILES, *(NETWORK_FILES if sandbox.network == HOST else ())]
+    shown = [Shown(path, False, True) for path in system if not any(lies_in(path, item.path) for item in given)]
+    shown += given
+    kept = [item for item in shown if not _is_shown_already(item, shown)]
+    return sorted(kept, key=lambda item: item.path.count("/"))
+
+
+def _given(sandbox: Sandbox) -> list[Shown]:
+    given = [Shown(path, True, False) for path in sandbox.writable]
+    if sandbox.work is not None:
+        given.append(Shown(sandbox.work, True, False))
+    writable = {item.path for item in given}
+    given += [Shown(path, False, False) for path in sandbox.readonly if path not in writable]
+    for item in given:
+        _check(item, sandbox)
+    for tree in writable:
+        inside = next((item.path for item in given if item.path != tree and lies_in(item.path, tree)), None)
+        if inside is not None:
+            raise StartError(f"{inside} lies in {tree}, which the program may write: give one of them")
+    if sandbox.socket is not None:
+        given.append(Shown(sandbox.socket, False, False))
+    return list(dict.fromkeys(given))
+
+
+def _check(item: Shown, sandbox: Sandbox) -> None:
+    path = item.path
+    if not path.startswith("/") or os.path.normpath(path) != path or path.startswith("//"):
+        raise StartError(f"{path!r} must be an absolute path without '.', '..' and doubled slashes")
+    if path == "/":
+        raise StartError("/ as a whole would be no sandbox: name what the program needs")
+    if any(lies_in(path, tree) for tree in _NEVER_GIVEN):
+        raise StartError(f"{path} cannot be shown: devices are the policy's to give, and /proc is the sandbox's own")
+    if sandbox.has(NAMESPACES) and sandbox.work is None and lies_in(sandbox.home, path):
+        raise StartError(f"{path} hides the program's own directory {sandbox.home}: give --work")
+    if not os.path.lexists(path):
+        raise StartError(f"{path} cannot be shown: there is no such file or directory")
+
+
+def _is_shown_already(item: Shown, others: list[Shown]) -> bool:
+    """Whether a tree above shows `item` in the same way. A writable one in a read-only tree is not."""
+    return not item.writable and any(
+        other.path != item.path and lies_in(item.path, other.path) and not os.path.islink(other.path)
+        for other in others
+    )
