@@ -15,6 +15,7 @@ from broker.limits import REFUSALS_BURST, REFUSALS_PER_SECOND
 from broker.messages import FLAGS
 from broker.version import VERSION
 from policy import Source, load
+from policy.profile import Profile, load_profile
 from sandboxed.limits import BATCH_REQUESTS, MESSAGE_BYTES
 
 DOCUMENTS = sorted([*TREE.glob("*.md"), *TREE.glob("docs/**/*.md")])
@@ -33,8 +34,12 @@ def blocks(language: str) -> list[pytest.param]:  # type: ignore[valid-type]
 
 
 @pytest.mark.parametrize("text", blocks("yaml"))
-def test_policy_of_a_document_loads(text: str) -> None:
-    assert load([Source("example.yaml", text)]).rules
+def test_policy_or_profile_of_a_document_loads(text: str) -> None:
+    # What has rules is a policy, all else a profile: each refuses the other's keys, so nothing passes for neither.
+    if re.search("^rules:", text, re.MULTILINE):
+        assert load([Source("example.yaml", text)]).rules
+    else:
+        assert load_profile(Source("example.yaml", text)) != Profile()
 
 
 @pytest.mark.parametrize("text", blocks("json"))
