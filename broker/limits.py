@@ -78,5 +78,8 @@ REFUSALS_PER_SECOND = 100
 POLICY_BYTES = 32 * 1024 * 1024
 POLICY_FILES = 10_000
 
+# Bytes of one profile: a thousand paths. Each is a mount, and a program starts only when all are made.
+PROFILE_BYTES = 64 * 1024
+
 # Seconds before an account name that did not resolve is looked up again.
 ACCOUNT_RETRY_SECONDS = 1.0

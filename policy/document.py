@@ -1,4 +1,4 @@
-"""Reads the YAML of one policy file, event by event, into nodes with their places.
+"""Reads the YAML of one policy file or profile, event by event, into nodes with their places.
 
 What is refused here, each with its place:
 - text that is not UTF-8 or too long, characters that YAML does not allow, and what is not YAML;
@@ -6,7 +6,7 @@ What is refused here, each with its place:
 - duplicate keys, keys that are not plain text, nesting and single entries beyond any sensible size.
 
 The entries of the top-level sections are handed out one at a time, so that a long file never stands in memory
-as nodes. What the keys mean is the subject of `schema`.
+as nodes. What the keys mean is the subject of `schema` and `profile`.
 """
 
 import re
@@ -36,6 +36,7 @@ _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _REFUSED = re.compile(
     "[^\t\n\r -~\xa0-\u2027\u202a-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]|\r(?!\n)"
 )
+_LINE_END = re.compile("\r\n|\r|\n")
 _NEEDS_QUOTES = frozenset("[]{}:*&!@`%")
 
 
@@ -50,12 +51,13 @@ class Section:
     """The values, with their keys in a mapping. They come while they are read, and only once."""
 
 
-def read_sections(text: str | bytes, report: FileReport) -> Iterator[Section]:
+def read_sections(text: str | bytes, keys: str, report: FileReport) -> Iterator[Section]:
     """Yield the top-level sections of a file; none for a file that is empty or has nothing but comments.
 
+    `keys` are the sections that belong there, for the message about a file that is something else.
     Raises Abandoned, also out of the entries of a section, where reading on makes no sense.
     """
-    return _Reader(_decoded(text, report), report).sections()
+    return _Reader(_decoded(text, report), keys, report).sections()
 
 
 def _decoded(text: str | bytes, report: FileReport) -> str:
@@ -72,21 +74,23 @@ def _decoded(text: str | bytes, report: FileReport) -> str:
         _abandon_at_offset(before, len(before), f"byte {data[error.start]:#04x} is not UTF-8", report)
     refused = _REFUSED.search(decoded)
     if refused:
-        found = f"the character {refused.group()!r} is not allowed in a policy"
+        found = f"the character {refused.group()!r} is not allowed"
         _abandon_at_offset(decoded, refused.start(), found, report)
     return decoded
 
 
 def _abandon_at_offset(text: str, offset: int, message: str, report: FileReport) -> NoReturn:
-    lines = (text[:offset] + "|").splitlines()
-    report.abandon(len(lines), len(lines[-1]), message)
+    # Not splitlines(): it also counts form feeds and the like, which end no line of a file.
+    lines = _LINE_END.split(text[:offset])
+    report.abandon(len(lines), len(lines[-1]) + 1, message)
 
 
 class _Reader:
     """One pass over the events of a file."""
 
-    def __init__(self, text: str, report: FileReport) -> None:
+    def __init__(self, text: str, keys: str, report: FileReport) -> None:
         self._text = text
+        self._keys = keys
         self._report = report
         self._loader = _LOADER(text)
         self._values = 0
@@ -97,7 +101,7 @@ class _Reader:
             return
         top = self._next()
         if not isinstance(top, yaml.MappingStartEvent):
-            self._abandon(top, "expected a mapping with 'version', 'clients', 'sockets' and 'rules'")
+            self._abandon(top, f"expected a mapping with {self._keys}")
         self._refuse_properties(top)
         for key, event in self._pairs():
             section = self._section(key, event)

@@ -1,4 +1,4 @@
-"""Fields: how one value of a policy file is read. A field turns a node into a value, or tells what is wrong.
+"""Fields: how one value of a policy file or profile is read. A field turns a node into a value, or tells what is wrong.
 
 A field is a function of the node, of what the value is called in messages, and of the report; it returns
 None when it has told a problem. Everything in a file is text until its field converts it, so `0660` is a mode
@@ -25,6 +25,13 @@ _LAST_ID = 2**32 - 2
 # Bytes of a socket's path without its NUL, from unix(7).
 _SOCKET_PATH_BYTES = 107
 
+# Bytes of an environment variable's value. The kernel takes 128 KiB with the name (execve(2)), and all of them
+# share the room of the arguments; more than this is a file's content, not a setting.
+VALUE_BYTES = 4_096
+
+# Characters of what is shown in one line of a list.
+LINE_CHARACTERS = 100
+
 # YAML's sign for nothing. Its words for that (null, Null) are text here like any other: a name, say.
 _NOTHING = "~"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -33,6 +40,15 @@ _ACCOUNT = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*\$?")
 _NOT_AN_ACCOUNT = frozenset(("any", "all"))
 _ID_RANGE = re.compile(r"(0|[1-9][0-9]{0,9})(?:-(0|[1-9][0-9]{0,9}))?")
 _MODE = re.compile(r"0?[0-7]{3}")
+_NUMBER = re.compile(r"0|[1-9][0-9]{0,17}")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,254}")
+
+# Factors of a size's last letter.
+_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30}
+_SIZE = re.compile(r"(0|[1-9][0-9]{0,17})([KMG]?)")
+
+# What a path pattern, or another language of patterns, would not take for itself.
+_PATTERN = re.compile(r"[*?\[\\{}]|\$\{")
 
 
 def kind_of(node: Node) -> str:
@@ -184,6 +200,120 @@ def path_pattern(node: Node, what: str, report: FileReport) -> PathPattern | Non
     except PatternError as error:
         report.at(node, f"{what} has {shown(found)}: {error}")
         return None
+
+
+def literal_path(node: Node, what: str, report: FileReport) -> str | None:
+    """Read an absolute path that means itself alone.
+
+    What a pattern would make of `*` is refused and not taken literally: whoever writes it means the pattern.
+    """
+    found = text(node, what, report)
+    if found is None:
+        return None
+    fault = _literal_fault(found)
+    if fault:
+        report.at(node, f"{what} has {shown(found)}: {fault}")
+        return None
+    return found
+
+
+def _literal_fault(path: str) -> str:
+    fault = shape_fault(path)
+    if fault:
+        return fault
+    if not path.isprintable():
+        hidden = next(character for character in path if not character.isprintable())
+        return f"the character {hidden!r} does not show"
+    wild = _PATTERN.search(path)
+    if wild:
+        return f"{wild.group()!r} is not allowed: there are no patterns here, name the directory itself"
+    try:
+        parse_pattern(path)
+    except PatternError as error:
+        return str(error)
+    return ""
+
+
+def variable_name(node: Node, what: str, report: FileReport) -> str | None:
+    """Read the name of an environment variable."""
+    return _matching(_VARIABLE, "letters, digits and '_', no digit first, no pattern", node, what, report)
+
+
+def variable_value(node: Node, what: str, report: FileReport) -> str | None:
+    """Read what an environment variable is set to. Nothing at all must be quoted, so that it is meant."""
+    if isinstance(node, Scalar) and not node.text and not node.plain:
+        return ""
+    if is_empty(node):
+        report.at(node, f"{what} is empty, expected text; '' sets it to nothing")
+        return None
+    found = text(node, what, report)
+    fault = "" if found is None else _value_fault(found)
+    if fault:
+        report.at(node, f"{what} is {shown(found or '')}: {fault}")
+        return None
+    return found
+
+
+def _value_fault(value: str) -> str:
+    if "\0" in value:
+        return "a NUL is not allowed"
+    try:
+        size = len(value.encode())
+    except UnicodeEncodeError:
+        return "it is no text that encodes to UTF-8"
+    return f"it is longer than {VALUE_BYTES} bytes" if size > VALUE_BYTES else ""
+
+
+def line(node: Node, what: str, report: FileReport) -> str | None:
+    """Read text that is shown in one line, on a terminal too."""
+    found = text(node, what, report)
+    if found is None or (found.isprintable() and len(found) <= LINE_CHARACTERS):
+        return found
+    report.at(node, f"{what} is {shown(found)}, expected one line of at most {LINE_CHARACTERS} characters")
+    return None
+
+
+def number(least: int, most: int) -> Field[int]:
+    """Return the field for a decimal number from `least` to `most`."""
+
+    def read(node: Node, what: str, report: FileReport) -> int | None:
+        found = text(node, what, report)
+        if found is None:
+            return None
+        value = int(found) if _NUMBER.fullmatch(found) else None
+        if value is not None and least <= value <= most:
+            return value
+        report.at(node, f"{what} is {shown(found)}, expected a whole number from {least} to {most}")
+        return None
+
+    return read
+
+
+def size(least: str, most: str) -> Field[int]:
+    """Return the field for a size from `least` to `most`, in bytes; K, M and G are powers of 1024."""
+    bounds = range(_bytes(least) or 0, (_bytes(most) or 0) + 1)
+
+    def read(node: Node, what: str, report: FileReport) -> int | None:
+        found = text(node, what, report)
+        if found is None:
+            return None
+        value = _bytes(found)
+        if value is not None and value in bounds:
+            return value
+        # What others write: 512m, 512MB, 512MiB; or the unit was forgotten.
+        stripped = found.upper().removesuffix("B").removesuffix("I")
+        meant = next((near for near in (stripped, f"{found}M") if (_bytes(near) or 0) in bounds), "")
+        hint = f"; did you mean {meant!r}?" if meant else ""
+        expected = f"a size from {least} to {most}, as 512M (K, M, G are powers of 1024, no letter is bytes)"
+        report.at(node, f"{what} is {shown(found)}, expected {expected}{hint}")
+        return None
+
+    return read
+
+
+def _bytes(size: str) -> int | None:
+    match = _SIZE.fullmatch(size)
+    return int(match[1]) * _UNITS[match[2]] if match else None
 
 
 def _matching(

@@ -82,7 +82,7 @@ def read_source(source: Source, declarations: Declarations, report: FileReport) 
     first: Scalar | None = None
     has_version = False
     try:
-        for section in read_sections(source.text, report):
+        for section in read_sections(source.text, _TOP, report):
             first = first or section.key
             has_version = has_version or section.key.text == "version"
             _read_section(section, declarations, report)
@@ -306,4 +306,5 @@ _SECTIONS: Mapping[str, tuple[type[Node], _EntryReader]] = {
     "sockets": (MappingNode, _named_socket),
     "rules": (Sequence, _rule),
 }
+_TOP = "'version', 'clients', 'sockets' and 'rules'"
 _SECTIONS_LATER = frozenset(("mask", "devices", "tests"))

@@ -11,10 +11,12 @@ import pytest
 from support import TREE, allow, is_device, needs_root, policy
 
 import sandboxed
+from broker import profiles
 from broker.limits import REFUSALS_BURST, REFUSALS_PER_SECOND
 from broker.messages import FLAGS
 from broker.version import VERSION
-from policy import Source, load
+from policy import PolicyError, Source, load
+from policy.profile import Limits, Profile, load_profile
 from sandboxed.limits import BATCH_REQUESTS, MESSAGE_BYTES
 
 DOCUMENTS = sorted([*TREE.glob("*.md"), *TREE.glob("docs/**/*.md")])
@@ -33,8 +35,12 @@ def blocks(language: str) -> list[pytest.param]:  # type: ignore[valid-type]
 
 
 @pytest.mark.parametrize("text", blocks("yaml"))
-def test_policy_of_a_document_loads(text: str) -> None:
-    assert load([Source("example.yaml", text)]).rules
+def test_policy_or_profile_of_a_document_loads(text: str) -> None:
+    # What has rules is a policy, all else a profile: each refuses the other's keys, so nothing passes for neither.
+    if re.search("^rules:", text, re.MULTILINE):
+        assert load([Source("example.yaml", text)]).rules
+    else:
+        assert load_profile(Source("example.yaml", text)) != Profile()
 
 
 @pytest.mark.parametrize("text", blocks("json"))
@@ -141,3 +147,25 @@ def test_digest_of_the_readmes_policy_is_what_check_prints(place: Path) -> None:
 
 def test_version_is_the_same_wherever_it_stands() -> None:
     assert f'\nversion = "{VERSION}"\n' in (TREE / "pyproject.toml").read_text()
+
+
+def test_profiles_of_the_document_are_those_that_are_ready() -> None:
+    text = (TREE / "docs/profiles.md").read_text()
+    shipped = {path.stem for path in Path(profiles.SHIPPED).glob("*.yaml")}
+    assert set(re.findall(r"^\| `([a-z-]+)` \| (?:a|the) ", text, re.MULTILINE)) == shipped
+    assert profiles.ADMINISTRATORS in text
+
+
+def test_bounds_of_the_profiles_document_are_those_of_the_code() -> None:
+    text = (TREE / "docs/profiles.md").read_text()
+    bounds = re.findall(r"^\| `(\w+)` \|.*\| `?(\d+[KMG]?)`? to `?(\d+[KMG]?)`? \|$", text, re.MULTILINE)
+    assert [name for name, _, _ in bounds] == list(Limits.__struct_fields__)
+    for name, least, most in bounds:
+        for bound in (least, most):
+            load_profile(Source("a.yaml", f"version: 1\nlimits: {{{name}: {bound}}}\n"))
+        for beyond in (
+            f"{int(least.rstrip('KMG')) - 1}{least.lstrip('0123456789')}",
+            f"{int(most.rstrip('KMG')) + 1}{most.lstrip('0123456789')}",
+        ):
+            with pytest.raises(PolicyError):
+                load_profile(Source("a.yaml", f"version: 1\nlimits: {{{name}: {beyond}}}\n"))

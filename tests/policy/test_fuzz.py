@@ -69,6 +69,7 @@ def test_corpus_is_there() -> None:
 
 
 @given(st.binary(max_size=60))
+@example(b"\x0b\x0b\x80")
 def test_any_bytes_load_or_are_told(data: bytes) -> None:
     assert_loads_or_tells(data)
 
