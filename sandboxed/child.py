@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import NoReturn
 
+from sandboxed.cgroup import Cgroup
 from sandboxed.environment import DEFAULT_PATH
 from sandboxed.sandbox import StartError
 
@@ -56,6 +57,7 @@ class Child:
         self.pidfd = self._program if init is None else os.pidfd_open(init)
         self.control = control
         self.terminal: int | None = None
+        self.cgroup: Cgroup | None = None
         self._status: int | None = None
 
     def fileno(self) -> int:
@@ -94,6 +96,9 @@ class Child:
         self.terminal = None
         if self.control is not None:
             self.control.close()
+        if self.cgroup is not None:
+            self.cgroup.close()
+            self.cgroup = None
 
     def __enter__(self) -> "Child":
         return self

@@ -10,6 +10,7 @@ Rules that this module enforces:
 It has the program's uid, no privileges, no files but the connection to its parent, and cannot be looked into.
 """
 
+import ctypes
 import os
 import select
 import signal
@@ -20,6 +21,10 @@ from typing import NoReturn
 
 from sandboxed import syscalls
 from sandboxed.child import SIGNAL_STATUS
+
+# Of the fields of /proc/PID/stat, those behind the name: arg_start is the 48th of all.
+_ARG_START = 48 - 3
+_ARG_END = 49 - 3
 
 # What goes over the connection between parent and init, one byte each: what, and a signal's number.
 _MESSAGE = struct.Struct("cB")
@@ -42,6 +47,18 @@ def unpack(message: bytes) -> tuple[bytes, int]:
     """What a message says."""
     what, number = _MESSAGE.unpack(message)
     return what, number
+
+
+def hide_arguments() -> None:
+    """Take the caller's command line, which may name its secrets, from where the program could read it.
+
+    /proc/1/cmdline reads the memory between arg_start and arg_end (proc(5)); nobody else needs it.
+    """
+    with open("/proc/self/stat", "rb") as file:
+        numbers = file.read().rpartition(b")")[2].split()
+    start, end = int(numbers[_ARG_START]), int(numbers[_ARG_END])
+    if 0 < start < end:
+        ctypes.memset(start, 0, end - start)
 
 
 class Init:

@@ -26,11 +26,12 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from sandboxed import namespaces, syscalls, terminal
+from sandboxed.cgroup import Cgroup
 from sandboxed.child import Child, CommandNotExecutable, CommandNotFound, execute, reset_signals
 from sandboxed.confinement import check_layers, enter_domain, give_up_privileges
-from sandboxed.init import Init
+from sandboxed.init import Init, hide_arguments
 from sandboxed.newroot import enter_new_root
-from sandboxed.sandbox import NAMESPACES, TERMINAL, LayerMissing, Sandbox, StartError
+from sandboxed.sandbox import LIMITS, NAMESPACES, TERMINAL, LayerMissing, Sandbox, StartError
 
 # Bytes of one message of the chain.
 _MESSAGE_BYTES = 4096
@@ -117,6 +118,7 @@ class _Chain:
         self._wanted_mask = mask
         self._mask: set[int] = set()
         self._cwd = _working_directory()
+        self._cgroup = Cgroup.make(sandbox.limits) if sandbox.has(LIMITS) else None
         self._outer_terminal = terminal.outer() if sandbox.has(TERMINAL) else None
         self._caller_end, self._chain_end = _pair_above_standard_fds()
         self._caller_end.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
@@ -138,6 +140,8 @@ class _Chain:
             except OSError as error:
                 signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
                 self._close(self._caller_end, self._chain_end, self._control, self._init_control)
+                if self._cgroup is not None:
+                    self._cgroup.close()
                 raise StartError(f"cannot fork: {error.strerror}") from error
             if starter == 0:
                 self.run_or_report(self._starter)
@@ -159,6 +163,7 @@ class _Chain:
             starter = 0
             child = Child(heard.program, heard.init, self._control)
             child.terminal, heard.terminal = heard.terminal, None
+            child.cgroup, self._cgroup = self._cgroup, None
             self._caller_end.send(_GO)
             self._listen(heard)
             if heard.error is not None:
@@ -216,6 +221,8 @@ class _Chain:
             os.close(heard.terminal)
         if child is not None:
             child.close()
+        if self._cgroup is not None:
+            self._cgroup.close()
         self._control.close()
 
     @staticmethod
@@ -240,6 +247,8 @@ class _Chain:
         # An object of the caller's that is garbage here must not close a number that is ours by now.
         gc.disable()
         self._close(self._caller_end, self._control)
+        if self._cgroup is not None:
+            os.write(self._cgroup.procs, b"0")
         if self._sandbox.has(NAMESPACES):
             namespaces.enter(self._sandbox)
         syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
@@ -259,6 +268,8 @@ class _Chain:
         slave = self._make_terminal()
         give_up_privileges(self._sandbox)
         init = os.getpid()
+        if self._new_program:
+            hide_arguments()
         program = os.fork()
         if program == 0:
             self._program(init, slave)

@@ -1,11 +1,15 @@
-"""Loading a policy and opening the audit for a subcommand, with errors that say what to do."""
+"""Loading policies and profiles and opening the audit for a subcommand, with errors that say what to do."""
 
 import os
+from typing import TYPE_CHECKING
 
 from broker.audit import open_audit
 from broker.commands.common import Unusable
 from broker.policyfiles import UnreadablePolicy, load_policy
 from policy import Policy, PolicyError
+
+if TYPE_CHECKING:
+    from policy.profile import Profile
 
 
 def policy_from(path: str) -> Policy:
@@ -17,6 +21,19 @@ def policy_from(path: str) -> Policy:
     except PolicyError as error:
         lines = "\n".join(f"  {problem}" for problem in error.problems)
         raise Unusable(f"the policy has mistakes:\n{lines}") from None
+
+
+def profile_from(name: str) -> "Profile":
+    """The profile of that name, or of that file. Raises Unusable, with every mistake in it."""
+    from broker.profiles import find  # only a run with a profile pays for it
+
+    try:
+        return find(name)
+    except UnreadablePolicy as error:
+        raise Unusable(f"the profile cannot be read: {error}") from None
+    except PolicyError as error:
+        lines = "\n".join(f"  {problem}" for problem in error.problems)
+        raise Unusable(f"the profile has mistakes:\n{lines}") from None
 
 
 def audit_to(path: str | None, standard: int) -> int:

@@ -60,7 +60,7 @@ def main(arguments: Sequence[str]) -> int:
 def _profile(name: str | None) -> "Profile | None":
     if name is None:
         return None
-    from broker.commands.profiles import profile_from  # YAML is read only for those who name one
+    from broker.commands.policies import profile_from  # YAML is read only for those who name one
 
     return profile_from(name)
 
