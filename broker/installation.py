@@ -29,7 +29,9 @@ def own_trees() -> list[str]:
 
 def import_trees() -> list[str]:
     """What this Python program may still import: its path, as far as it is there."""
-    return _beside_the_system([os.path.abspath(entry) for entry in sys.path if entry and os.path.exists(entry)])
+    return _beside_the_system(
+        [os.path.abspath(entry) for entry in sys.path if entry and os.path.exists(entry)]
+    )
 
 
 def needed_by(command: Sequence[str], path: str) -> list[str]:

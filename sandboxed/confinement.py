@@ -85,7 +85,9 @@ def may_use_unix_sockets(sandbox: Sandbox) -> bool:
     """
     if not sandbox.has(NAMESPACES):
         return False
-    return sandbox.has_own_network or (sandbox.has(LANDLOCK) and syscalls.landlock_abi() >= landlock.SCOPES_ABI)
+    return sandbox.has_own_network or (
+        sandbox.has(LANDLOCK) and syscalls.landlock_abi() >= landlock.SCOPES_ABI
+    )
 
 
 def give_up_privileges(sandbox: Sandbox) -> None:
@@ -104,7 +106,9 @@ def give_up_privileges(sandbox: Sandbox) -> None:
         seccomp.install(program)
 
 
-def enter_domain(sandbox: Sandbox, parent: int, cwd: str, before_landlock: Callable[[], None] | None = None) -> None:
+def enter_domain(
+    sandbox: Sandbox, parent: int, cwd: str, before_landlock: Callable[[], None] | None = None
+) -> None:
     """In the program's process, a child of the process `parent`: what is the program's alone.
 
     `cwd` is where the caller stood. `before_landlock` runs with the new identity and without privileges, but with
@@ -167,7 +171,9 @@ def _allow_parts(domain: Domain, sandbox: Sandbox) -> None:
             continue  # what it leads to is judged by its real place
         try:
             _allow_tree_or_file(
-                domain, os.path.realpath(item.path), landlock.WRITE_TREE if item.writable else landlock.READ_TREE
+                domain,
+                os.path.realpath(item.path),
+                landlock.WRITE_TREE if item.writable else landlock.READ_TREE,
             )
         except (FileNotFoundError, PermissionError):
             continue  # what cannot be looked up needs no rule: the program could not reach it either

@@ -8,8 +8,8 @@ Rules that this module enforces:
   followed: such a rule is an error or allows nothing.
 - No Landlock, no domain: `Unavailable` is raised, nothing is ever skipped in silence.
 
-Out of scope: single ports, UDP and all other families (`seccomp`); stat, chdir, readlink and chmod, and connecting to socket files,
-none of which Landlock restricts; and the choice of what to allow, which is the caller's.
+Out of scope: single ports, UDP and all other families (`seccomp`); stat, chdir, readlink and chmod, and
+connecting to socket files, none of which Landlock restricts; and the choice of what to allow, which is the caller's.
 See landlock(7).
 """
 

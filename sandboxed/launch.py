@@ -154,6 +154,8 @@ class _Chain:
         child: Child | None = None
         try:
             signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
+            # The program may have our uid: what /proc tells of us is not for it.
+            syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
             if meanwhile is not None:
                 meanwhile()
             self._listen(heard)
@@ -194,7 +196,8 @@ class _Chain:
     def _receive(self) -> tuple[bytes, int, list[int]]:
         room = socket.CMSG_SPACE(_UCRED.size) + socket.CMSG_SPACE(4)
         data, control, _, _ = self._caller_end.recvmsg(_MESSAGE_BYTES, room, socket.MSG_CMSG_CLOEXEC)
-        pid, fds = 0, []
+        pid = 0
+        fds: list[int] = []
         for level, kind, content in control:
             if (level, kind) == (socket.SOL_SOCKET, socket.SCM_CREDENTIALS):
                 pid = _UCRED.unpack(content[: _UCRED.size])[0]
@@ -250,6 +253,8 @@ class _Chain:
         if self._cgroup is not None:
             os.write(self._cgroup.procs, b"0")
         if self._sandbox.has(NAMESPACES):
+            # The maps of ids belong to the caller only as long as its memory may be read.
+            syscalls.prctl(syscalls.PR_SET_DUMPABLE, 1)
             namespaces.enter(self._sandbox)
         syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
         if os.fork() != 0:

@@ -22,10 +22,36 @@ SYSTEM_FILES = tuple(
     for name in (
         *("ld.so.cache", "ld.so.conf", "ld.so.conf.d", "alternatives", "localtime", "timezone"),
         *("locale.alias", "locale.conf", "default/locale", "terminfo", "inputrc", "magic", "mime.types"),
-        *("ssl/certs", "ssl/openssl.cnf", "ca-certificates", "ca-certificates.conf", "pki", "crypto-policies"),
-        *("protocols", "services", "ethertypes", "rpc", "gai.conf", "host.conf", "fonts", "bash.bashrc", "profile"),
+        *(
+            "ssl/certs",
+            "ssl/openssl.cnf",
+            "ca-certificates",
+            "ca-certificates.conf",
+            "pki",
+            "crypto-policies",
+        ),
+        *(
+            "protocols",
+            "services",
+            "ethertypes",
+            "rpc",
+            "gai.conf",
+            "host.conf",
+            "fonts",
+            "bash.bashrc",
+            "profile",
+        ),
         *("profile.d", "shells", "debian_version", "os-release", "python3", "python3.11", "python3.12"),
-        *("python3.13", "perl", "java-17-openjdk", "java-21-openjdk", "maven", "vim", "xattr.conf", "papersize"),
+        *(
+            "python3.13",
+            "perl",
+            "java-17-openjdk",
+            "java-21-openjdk",
+            "maven",
+            "vim",
+            "xattr.conf",
+            "papersize",
+        ),
     )
 )
 
@@ -34,6 +60,12 @@ NETWORK_FILES = ("/etc/resolv.conf", "/etc/hosts")
 
 # Devices that hold no data of anybody and that programs cannot do without.
 HARMLESS_DEVICES = ("null", "zero", "full", "random", "urandom")
+
+# Of /proc, what tells of the whole machine or of others: empty for the program.
+MASKED = tuple(
+    f"/proc/{name}"
+    for name in ("keys", "key-users", "kcore", "kallsyms", "kpagecount", "kpageflags", "timer_list", "sched_debug")
+)
 
 # Links of every /dev.
 DEVICE_LINKS = (
@@ -59,7 +91,9 @@ def plan(sandbox: Sandbox) -> list[Shown]:
     """What `sandbox` shows, parents before what lies in them. Raises StartError for what cannot be shown."""
     given = _given(sandbox)
     system = [*SYSTEM_TREES, *SYSTEM_FILES, *(NETWORK_FILES if sandbox.network == HOST else ())]
-    shown = [Shown(path, False, True) for path in system if not any(lies_in(path, item.path) for item in given)]
+    shown = [
+        Shown(path, False, True) for path in system if not any(lies_in(path, item.path) for item in given)
+    ]
     shown += given
     kept = [item for item in shown if not _is_shown_already(item, shown)]
     return sorted(kept, key=lambda item: item.path.count("/"))
@@ -89,7 +123,9 @@ def _check(item: Shown, sandbox: Sandbox) -> None:
     if path == "/":
         raise StartError("/ as a whole would be no sandbox: name what the program needs")
     if any(lies_in(path, tree) for tree in _NEVER_GIVEN):
-        raise StartError(f"{path} cannot be shown: devices are the policy's to give, and /proc is the sandbox's own")
+        raise StartError(
+            f"{path} cannot be shown: devices are the policy's to give, and /proc is the sandbox's own"
+        )
     if sandbox.has(NAMESPACES) and sandbox.work is None and lies_in(sandbox.home, path):
         raise StartError(f"{path} hides the program's own directory {sandbox.home}: give --work")
     if not os.path.lexists(path):

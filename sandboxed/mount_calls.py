@@ -89,5 +89,8 @@ def mount_setattr(fd: int, attributes: int, *, recursive: bool = True) -> None:
     attr = _MountAttr(attributes, 0, 0, 0)
     flags = _AT_EMPTY_PATH | (_AT_RECURSIVE if recursive else 0)
     size = ctypes.c_size_t(ctypes.sizeof(attr))
-    if syscall(ctypes.c_long(_NR_MOUNT_SETATTR), fd, b"", ctypes.c_uint(flags), ctypes.byref(attr), size) != 0:
+    if (
+        syscall(ctypes.c_long(_NR_MOUNT_SETATTR), fd, b"", ctypes.c_uint(flags), ctypes.byref(attr), size)
+        != 0
+    ):
         raise failed(f"mount_setattr({fd}, {attributes:#x})")

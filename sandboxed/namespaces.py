@@ -98,4 +98,6 @@ def _switch_on(fd: int, interface: bytes) -> None:
         answer = fcntl.ioctl(fd, _SIOCGIFFLAGS, _INTERFACE.pack(interface, 0))
         fcntl.ioctl(fd, _SIOCSIFFLAGS, _INTERFACE.pack(interface, _INTERFACE.unpack(answer)[1] | _IFF_UP))
     except OSError as error:
-        raise OSError(error.errno or errno.EIO, f"cannot switch {interface.decode()} on: {error.strerror}") from error
+        raise OSError(
+            error.errno or errno.EIO, f"cannot switch {interface.decode()} on: {error.strerror}"
+        ) from error

@@ -16,7 +16,7 @@ import os
 import stat
 
 from sandboxed import syscalls
-from sandboxed.layout import DEVICE_LINKS, HARMLESS_DEVICES, SYSTEM_TREES, Shown, plan
+from sandboxed.layout import DEVICE_LINKS, HARMLESS_DEVICES, MASKED, SYSTEM_TREES, Shown, plan
 from sandboxed.mount_calls import (
     MNT_DETACH,
     MOUNT_ATTR_NODEV,
@@ -138,9 +138,21 @@ class Root:
         tree = self._find("/proc")
         mount_setattr(tree, MOUNT_ATTR_RDONLY, recursive=False)
         os.close(tree)
+        for path in MASKED:
+            self._mask(path)
         os.mkdir(f"{_BASE}/dev/pts")
         options = "newinstance,ptmxmode=0666,mode=0620"
         mount("devpts", f"{_BASE}/dev/pts", "devpts", MS_NOSUID | MS_NOEXEC, options)
+
+    def _mask(self, path: str) -> None:
+        try:
+            target = self._find(path)
+        except FileNotFoundError:
+            return
+        tree = open_tree_clone("/dev/null", recursive=False)
+        move_mount(tree, target)
+        os.close(tree)
+        os.close(target)
 
     def _write_accounts(self) -> None:
         """Accounts for the uids that the program meets, unless the machine's own were given."""
@@ -209,7 +221,10 @@ class Root:
         parent = self._parent(path)
         try:
             fd = os.open(
-                os.path.basename(path), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644, dir_fd=parent
+                os.path.basename(path),
+                os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC,
+                0o644,
+                dir_fd=parent,
             )
             with open(fd, "w", encoding="utf-8") as file:
                 file.write(text)

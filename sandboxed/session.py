@@ -29,7 +29,9 @@ _MESSAGE_BYTES = 16
 class Session:
     """One program and its parent. `end` must be called when the program has ended."""
 
-    def __init__(self, child: Child, signals: Signals, watch: Callable[[int, Callable[[], None]], None]) -> None:
+    def __init__(
+        self, child: Child, signals: Signals, watch: Callable[[int, Callable[[], None]], None]
+    ) -> None:
         """`watch(fd, handler)` is the caller's event loop's: it calls `handler` whenever `fd` can be read."""
         assert child.control is not None
         self._child = child

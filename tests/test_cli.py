@@ -58,7 +58,9 @@ def test_each_command_has_help_with_its_exit_statuses(name: str) -> None:
     assert "exit status" in ran.stdout
 
 
-@pytest.mark.parametrize("words", [["nothing"], ["--verbose"], [""], ["Serve"], ["serve.py"], ["broker.main"]])
+@pytest.mark.parametrize(
+    "words", [["nothing"], ["--verbose"], [""], ["Serve"], ["serve.py"], ["broker.main"]]
+)
 def test_unknown_command_names_those_that_there_are(words: list[str]) -> None:
     ran = fdbroker(*words)
     assert (ran.returncode, ran.stdout) == (2, "")
@@ -116,7 +118,15 @@ def test_check_shows_all_mistakes_at_once_with_their_places(bad: Path) -> None:
     lines = ran.stdout.splitlines()
     assert all(re.match(r"bad\.yaml:\d+:\d+: \S", line) for line in lines), lines
     found = [(int(line.split(":")[1]), line) for line in lines]
-    expected = [(3, "grop"), (5, "teachers"), (5, "reed"), (6, "one"), (6, "relative"), (7, "'..'"), (7, "colour")]
+    expected = [
+        (3, "grop"),
+        (5, "teachers"),
+        (5, "reed"),
+        (6, "one"),
+        (6, "relative"),
+        (7, "'..'"),
+        (7, "colour"),
+    ]
     for number, part in expected:
         assert any(line == number and part in text for line, text in found), (number, part, lines)
     assert f"{len(lines)} mistakes found" in ran.stderr
@@ -173,7 +183,9 @@ def test_check_of_a_fifo_does_not_wait(tmp_path: Path) -> None:
     assert fdbroker("check", str(tmp_path / "fifo.yaml"), timeout=20).returncode == 2
 
 
-@pytest.mark.parametrize("content", [b"\xff\xfe", b"version: \x00", b"5", b"[]", b"rules: []\n", b"version: 2\n"])
+@pytest.mark.parametrize(
+    "content", [b"\xff\xfe", b"version: \x00", b"5", b"[]", b"rules: []\n", b"version: 2\n"]
+)
 def test_check_of_any_bytes_is_an_answer(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "x.yaml").write_bytes(content)
     ran = fdbroker("check", str(tmp_path / "x.yaml"))

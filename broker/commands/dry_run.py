@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from broker.commands.run_options import OWN_TROUBLE, environment_of
 from sandboxed import resources, syscalls
 from sandboxed.cgroup import Cgroup
-from sandboxed.layout import HARMLESS_DEVICES, plan
 from sandboxed.launch import fork_confined
+from sandboxed.layout import HARMLESS_DEVICES, plan
 from sandboxed.sandbox import (
     CAPABILITIES,
     HOST,
@@ -104,9 +104,7 @@ def _describe(
 
 
 def _limits(sandbox: Sandbox) -> dict[str, Any]:
-    standard = {
-        kind: hard for kind, _, hard in (resources.RESOURCE_LIMITS if sandbox.has(LIMITS) else ())
-    }
+    standard = {kind: hard for kind, _, hard in (resources.RESOURCE_LIMITS if sandbox.has(LIMITS) else ())}
     limits = sandbox.limits
     return {
         "files": limits.files or standard.get(resource.RLIMIT_NOFILE),
@@ -148,7 +146,7 @@ def _who(found: dict[str, Any]) -> str:
 def _broker(broker: dict[str, Any]) -> str:
     if "policy" in broker:
         return f"this process, by {broker['policy']}"
-    return f"at {broker['socket'] or 'FDBROKER_SOCKET, or the system’s place'}"
+    return f"at {broker['socket'] or 'FDBROKER_SOCKET, or where the system has it'}"
 
 
 def _file_rows(files: list[dict[str, Any]]) -> list[tuple[str, str]]:

@@ -114,7 +114,9 @@ class _Run:
 
             number = theirs.fileno()
             sandbox = sandbox._replace(keep=(number,), broker_is_parent=True)
-            child, sandbox, missing = self._start(stack, sandbox, {"FDBROKER_FD": str(number)}, None, make_broker)
+            child, sandbox, missing = self._start(
+                stack, sandbox, {"FDBROKER_FD": str(number)}, None, make_broker
+            )
             theirs.close()
             return brokers[0].serve(child, sandbox, missing, self._signals)
 
@@ -123,7 +125,9 @@ class _Run:
         path = self._options.socket or os.environ.get("FDBROKER_SOCKET", _DEFAULT_SOCKET)
         path = os.path.abspath(path)
         if not os.path.exists(path):
-            raise StartError(f"no broker answers at {path}: No such file or directory (be one yourself with --policy)")
+            raise StartError(
+                f"no broker answers at {path}: No such file or directory (be one yourself with --policy)"
+            )
         with contextlib.ExitStack() as stack:
             connection = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
 
@@ -155,7 +159,12 @@ class _Run:
         def attempt(wanted: Sandbox) -> Child:
             environment = environment_of(options, self._profile, wanted, extra)
             return start(
-                options.command, wanted, environment, in_child, mask=self._signals.original_mask, meanwhile=meanwhile
+                options.command,
+                wanted,
+                environment,
+                in_child,
+                mask=self._signals.original_mask,
+                meanwhile=meanwhile,
             )
 
         child, sandbox, missing = start_accepting(options.weak, sandbox, attempt, stack)

@@ -59,7 +59,9 @@ def parser() -> argparse.ArgumentParser:
     _add_broker(made.add_argument_group("the broker"))
     _add_sandbox(made.add_argument_group("the sandbox"))
     _add_showing(made.add_argument_group("showing it"))
-    made.add_argument("command", nargs=argparse.REMAINDER, metavar="CMD …", help="the command and its arguments")
+    made.add_argument(
+        "command", nargs=argparse.REMAINDER, metavar="CMD …", help="the command and its arguments"
+    )
     return made
 
 
@@ -84,7 +86,9 @@ def _add_broker(group: argparse._ArgumentGroup) -> None:
 
 
 def _add_sandbox(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--user", metavar="USER", help="as root: run CMD as USER (default: an unused uid of its own)")
+    group.add_argument(
+        "--user", metavar="USER", help="as root: run CMD as USER (default: an unused uid of its own)"
+    )
     group.add_argument(
         "--ro",
         metavar="PATH",
@@ -93,10 +97,16 @@ def _add_sandbox(group: argparse._ArgumentGroup) -> None:
         help="show PATH, read-only, with all below it; may be repeated",
     )
     group.add_argument(
-        "--rw", metavar="PATH", action="append", default=[], help="show PATH, and let CMD write; may be repeated"
+        "--rw",
+        metavar="PATH",
+        action="append",
+        default=[],
+        help="show PATH, and let CMD write; may be repeated",
     )
     group.add_argument(
-        "--work", metavar="DIR", help="make DIR the program's own directory (HOME); what it writes there stays"
+        "--work",
+        metavar="DIR",
+        help="make DIR the program's own directory (HOME); what it writes there stays",
     )
     group.add_argument(
         "--env",
@@ -132,7 +142,7 @@ def _add_showing(group: argparse._ArgumentGroup) -> None:
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
-    """The options of `arguments`; `command` is a list without "--". Raises Unusable, and SystemExit as argparse does."""
+    """The options of `arguments`; `command` is a list without "--". Raises Unusable; exits as argparse does."""
     options = parser().parse_args(arguments)
     if options.command[:1] == ["--"]:
         del options.command[0]
@@ -145,7 +155,9 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     return options
 
 
-def sandbox_of(options: argparse.Namespace, profile: "Profile | None", uid: int | None, gid: int | None) -> Sandbox:
+def sandbox_of(
+    options: argparse.Namespace, profile: "Profile | None", uid: int | None, gid: int | None
+) -> Sandbox:
     """The sandbox that was asked for, with what the command itself needs. Raises StartError."""
     readonly = [os.path.abspath(path) for path in options.ro]
     writable = [os.path.abspath(path) for path in options.rw]

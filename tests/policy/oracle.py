@@ -87,7 +87,9 @@ def allow_matches(rule: dict[str, Any], request: Request, peer: Peer, found: Obj
         bool(asked)
         and found.type in types
         and (bool(names(rule["paths"], found.path)) or link)
-        and not any(any_path(rule.get("except_paths", []), one) for one in (request.path, found.path, *found.names))
+        and not any(
+            any_path(rule.get("except_paths", []), one) for one in (request.path, found.path, *found.names)
+        )
         and clients_hold(rule["clients"], peer, narrows=False)
         and not clients_hold(rule.get("except_clients", []), peer, narrows=True)
     )
@@ -97,7 +99,8 @@ def deny_matches(rule: dict[str, Any], request: Request, peer: Peer, found: Obje
     types = [FileType(word) for word in rule.get("type", [])]
     return (
         any(
-            ("paths" not in rule or any_path(rule["paths"], one)) and not any_path(rule.get("except_paths", []), one)
+            ("paths" not in rule or any_path(rule["paths"], one))
+            and not any_path(rule.get("except_paths", []), one)
             for one in (request.path, found.path, *found.names)
         )
         and (not types or found.type is None or found.type in types)
@@ -106,7 +109,9 @@ def deny_matches(rule: dict[str, Any], request: Request, peer: Peer, found: Obje
     )
 
 
-def decide(rules: Sequence[dict[str, Any]], request: Request, peer: Peer, found: Object) -> tuple[Rights, str] | None:
+def decide(
+    rules: Sequence[dict[str, Any]], request: Request, peer: Peer, found: Object
+) -> tuple[Rights, str] | None:
     """The rights that are granted and the name of the rule, or None."""
     denied = Rights(0)
     for rule in rules:

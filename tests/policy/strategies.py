@@ -17,7 +17,9 @@ DENY_WORDS = ["read", "write", "append", "truncate", "ioctl", "create"]
 TYPES = [kind.value for kind in FileType]
 DIRECTORIES = ["/dev", "/srv", "/srv/a"]
 PATHS = [f"{directory}/{leaf}" for directory in DIRECTORIES for leaf in ("a", "b", "tty", "null")]
-GLOBS = [f"{directory}/{glob}" for directory in DIRECTORIES for glob in ("*", "?", "[ab]", "t*", "[!a]", "**")]
+GLOBS = [
+    f"{directory}/{glob}" for directory in DIRECTORIES for glob in ("*", "?", "[ab]", "t*", "[!a]", "**")
+]
 CLIENTS: list[Any] = [
     {"user": "mia"},
     {"user": ["tom", "mia"]},

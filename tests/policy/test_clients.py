@@ -44,7 +44,9 @@ def names(*texts: str) -> frozenset[str]:
         (Client(users=names("mia"), uids=((1000, 1000),)), Peer(1000, None, None, None), False, True),
     ],
 )
-def test_client_matches_certainly_and_possibly(client: Client, peer: Peer, certainly: bool, possibly: bool) -> None:
+def test_client_matches_certainly_and_possibly(
+    client: Client, peer: Peer, certainly: bool, possibly: bool
+) -> None:
     assert client.certainly_matches(peer) is certainly
     assert client.possibly_matches(peer) is possibly
     # Where it widens: an allow's clients, a deny's exceptions.

@@ -51,7 +51,13 @@ def peer(user: str = "mia", groups: str = "lab", socket: str = "default") -> Pee
     return Peer(1000, frozenset([user]), frozenset(), known, frozenset(), known, True, socket)
 
 
-MIA, TOM, ROOT, GPU, GUEST = peer(), peer("tom"), peer("root", ""), peer(socket="gpu"), peer(groups="lab guests")
+MIA, TOM, ROOT, GPU, GUEST = (
+    peer(),
+    peer("tom"),
+    peer("root", ""),
+    peer(socket="gpu"),
+    peer(groups="lab guests"),
+)
 F, C, B = FileType.FILE, FileType.CHAR, FileType.BLOCK
 
 
@@ -82,10 +88,22 @@ def shown(verdict: Verdict) -> str:
         (MIA, "/dev/kvm", "read truncate", C, "no rule gives read+truncate"),
         (ROOT, "/dev/kvm", "read", C, "tty-use: read"),
         (GPU, "/dev/dri/card0", "use", C, "gpu: read write ioctl"),
-        (MIA, "/dev/dri/card0", "read", C, "no rule gives read: none that names this path is for this client"),
+        (
+            MIA,
+            "/dev/dri/card0",
+            "read",
+            C,
+            "no rule gives read: none that names this path is for this client",
+        ),
         (MIA, "/dev/none", "read", C, "no rule gives read: none that names this path is for this client"),
         (MIA, "/etc/passwd", "read", F, "no rule gives read: none names this path"),
-        (MIA, "/dev/kvm", "read", F, "no rule gives read: none matches what the path leads to, '/dev/kvm', file"),
+        (
+            MIA,
+            "/dev/kvm",
+            "read",
+            F,
+            "no rule gives read: none matches what the path leads to, '/dev/kvm', file",
+        ),
         (MIA, "/dev/kvm", "read", None, "denied by 30-site/no-fifos"),
         # Rights of srv and append-only-reading never add up.
         (MIA, "/srv/log", "read ioctl", F, "append-only-reading: read ioctl"),
@@ -184,7 +202,9 @@ def test_optional_write_counts_as_one_right_though_it_implies_append() -> None:
     assert shown(verdict) == "a: read ioctl"
 
 
-@pytest.mark.parametrize("path", ["/dev/stdin", "/dev/stdout", "/dev/stderr", "/dev/fd", "/dev/fd/3", "/dev/tty"])
+@pytest.mark.parametrize(
+    "path", ["/dev/stdin", "/dev/stdout", "/dev/stderr", "/dev/fd", "/dev/fd/3", "/dev/tty"]
+)
 def test_what_is_each_process_s_own_matches_no_wildcard(policy: Policy, path: str) -> None:
     expected = "tty-use: read" if path == "/dev/tty" else "no rule gives read: none names this path"
     assert shown(policy.decide(request(path, "read"), ROOT, Object(path, C))) == expected

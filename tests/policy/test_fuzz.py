@@ -17,14 +17,65 @@ from policy import PolicyError, Source, document, load
 
 CORPUS = sorted((Path(__file__).parent / "corpus").iterdir())
 KEYS = [
-    *("version", "clients", "sockets", "rules", "mask", "name", "allow", "deny", "paths", "except_paths", "type"),
-    *("except_clients", "user", "uid", "group", "gid", "socket", "path", "owner", "mode", "lease", "<<", "", "~"),
+    *(
+        "version",
+        "clients",
+        "sockets",
+        "rules",
+        "mask",
+        "name",
+        "allow",
+        "deny",
+        "paths",
+        "except_paths",
+        "type",
+    ),
+    *(
+        "except_clients",
+        "user",
+        "uid",
+        "group",
+        "gid",
+        "socket",
+        "path",
+        "owner",
+        "mode",
+        "lease",
+        "<<",
+        "",
+        "~",
+    ),
 ]
 VALUES = [
-    *("1", "any", "all", "use", "edit", "read", "append", "char", "/dev/kvm", "/a/**", "/[a", "/a\0", "default"),
+    *(
+        "1",
+        "any",
+        "all",
+        "use",
+        "edit",
+        "read",
+        "append",
+        "char",
+        "/dev/kvm",
+        "/a/**",
+        "/[a",
+        "/a\0",
+        "default",
+    ),
     *("0660", "5-3", "0-4294967295", "x" * 300, "\ud800", "é", "${user}", "null", "", "\\", "{a}"),
 ]
-TOKENS = [*KEYS, *VALUES, *"[]{}:,-?&*!|>'\"%@`#\n\t ", ": ", "- ", "  ", "\n  - ", "---\n", "...\n", "\ufeff"]
+TOKENS = [
+    *KEYS,
+    *VALUES,
+    *"[]{}:,-?&*!|>'\"%@`#\n\t ",
+    ": ",
+    "- ",
+    "  ",
+    "\n  - ",
+    "---\n",
+    "...\n",
+    "\ufeff",
+]
 
 texts = st.lists(st.sampled_from(TOKENS), max_size=40).map("".join)
 trees: st.SearchStrategy[Any] = st.recursive(
@@ -57,7 +108,9 @@ def assert_loads_or_tells(text: str | bytes) -> None:
 
 @pytest.mark.parametrize("parser", ["CSafeLoader", "SafeLoader"])
 @pytest.mark.parametrize("path", CORPUS, ids=lambda path: path.name)
-def test_file_of_the_corpus_loads_or_is_told(path: Path, parser: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_file_of_the_corpus_loads_or_is_told(
+    path: Path, parser: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     if not hasattr(yaml, parser):
         pytest.skip("PyYAML was built without libyaml")
     monkeypatch.setattr(document, "_LOADER", getattr(yaml, parser))

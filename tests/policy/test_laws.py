@@ -30,7 +30,15 @@ from tests.policy.strategies import (
 )
 
 Case = tuple[list[RuleText], Situation]
-PEER_FACTS = ["uid", "user_names", "gids", "group_names", "account_gids", "account_group_names", "has_account"]
+PEER_FACTS = [
+    "uid",
+    "user_names",
+    "gids",
+    "group_names",
+    "account_gids",
+    "account_group_names",
+    "has_account",
+]
 
 
 def is_allow(rule: RuleText) -> bool:
@@ -43,7 +51,9 @@ FINDING = settings(phases=[Phase.generate], max_examples=5_000, database=None)
 
 @pytest.mark.parametrize("allowed", [True, False])
 def test_cases_reach_every_verdict(allowed: bool) -> None:
-    find(granted(), lambda case: len(case[0]) > 2 and case[1].allowed_by(case[0]) is allowed, settings=FINDING)
+    find(
+        granted(), lambda case: len(case[0]) > 2 and case[1].allowed_by(case[0]) is allowed, settings=FINDING
+    )
 
 
 def test_cases_reach_a_grant_through_a_link_that_the_rule_names_only_at_one_end() -> None:
@@ -107,7 +117,9 @@ def test_law_1_name_declared_twice_is_an_error_in_any_order(section: str) -> Non
 # Sentence 2
 
 
-NARROWING = st.fixed_dictionaries({}, optional={"except_clients": client_lists, "except_paths": pattern_lists})
+NARROWING = st.fixed_dictionaries(
+    {}, optional={"except_clients": client_lists, "except_paths": pattern_lists}
+)
 
 
 @given(granted(), NARROWING)
@@ -178,7 +190,9 @@ def test_law_4_peer_that_drops_its_groups_escapes_no_deny(case: Case) -> None:
         situation.peer, gids=situation.peer.account_gids, group_names=situation.peer.account_group_names
     )
     dropped = replace(peer, gids=frozenset(), group_names=frozenset())
-    assert replace(situation, peer=dropped).allowed_by(rules) <= replace(situation, peer=peer).allowed_by(rules)
+    assert replace(situation, peer=dropped).allowed_by(rules) <= replace(situation, peer=peer).allowed_by(
+        rules
+    )
 
 
 # Sentence 5
@@ -301,7 +315,9 @@ def test_law_10_adding_a_deny_never_grants(case: Case, deny: RuleText) -> None:
 def test_law_10_removing_an_allow_never_grants(case: Case, data: st.DataObject) -> None:
     rules, situation = case
     removed = data.draw(st.sampled_from([rule for rule in rules if is_allow(rule)]))
-    assert situation.allowed_by([rule for rule in rules if rule is not removed]) <= situation.allowed_by(rules)
+    assert situation.allowed_by([rule for rule in rules if rule is not removed]) <= situation.allowed_by(
+        rules
+    )
 
 
 @given(granted(), allows)
@@ -350,7 +366,9 @@ def test_lexical_refusal_holds_for_every_object(case: Case) -> None:
 
 
 def test_lexical_verdict_and_consideration_agree() -> None:
-    policy = policy_of(named([{"allow": "use", "clients": [{"user": "mia"}], "paths": ["/dev/a"], "type": "char"}]))
+    policy = policy_of(
+        named([{"allow": "use", "clients": [{"user": "mia"}], "paths": ["/dev/a"], "type": "char"}])
+    )
     mia = Peer(1000, frozenset(["mia"]), frozenset(), frozenset())
     for path, allowed in (("/dev/a", True), ("/dev/b", False)):
         request = Request(path, parse_rights(["use"]))

@@ -79,7 +79,13 @@ rules:
     assert (lab.uids, lab.gids) == (((7, 7), (100000, 165535)), ((0, 4294967294),))
     assert (inline.uids, inline.users, anyone.any_account) == (((5, 5),), None, True)
     assert [client.users for client in rule.except_clients] == [frozenset(("eve",))]
-    assert (deny.action, deny.rights, deny.types, deny.paths, deny.clients) == (DENY, Rights(511), None, (), ())
+    assert (deny.action, deny.rights, deny.types, deny.paths, deny.clients) == (
+        DENY,
+        Rights(511),
+        None,
+        (),
+        (),
+    )
     assert short.types == frozenset((FileType.FILE,))
     assert policy.sockets == {
         "gpu": SocketDeclaration("gpu", "/run/fdbroker/gpu.sock", "root", "gpu", 0o640),
@@ -113,7 +119,9 @@ def test_word_of_a_later_version_is_told_as_such(word: str) -> None:
     if word in ("unit", "label", "exe"):
         text = in_rule(f"name: r, deny: all, clients: [{{{word}: x}}]")
     else:
-        text = HEAD + f"{word}: x\n" if word in ("mask", "tests") else in_rule(f"name: r, deny: all, {word}: x")
+        text = (
+            HEAD + f"{word}: x\n" if word in ("mask", "tests") else in_rule(f"name: r, deny: all, {word}: x")
+        )
     (problem,) = told(text)
     assert problem.endswith(f": '{word}' is not available in this version")
 
@@ -171,19 +179,25 @@ def test_scalars_are_text_and_never_what_yaml_makes_of_them() -> None:
 
 @pytest.mark.parametrize("value", ["0017", "1_000", "0b1", "1e3", "1.0", "+5", "-5", "5-", "2026-12-01"])
 def test_number_that_yaml_would_convert_is_no_uid(value: str) -> None:
-    assert told(in_rule(f"name: r, deny: all, clients: [{{uid: {value}}}]"))[0].startswith("a.yaml:3:42: uid is ")
+    assert told(in_rule(f"name: r, deny: all, clients: [{{uid: {value}}}]"))[0].startswith(
+        "a.yaml:3:42: uid is "
+    )
 
 
 def test_all_problems_of_all_files_are_told_at_once_in_order() -> None:
     rule = "name: r, clients: [ghost], allow: raed"
     places = [problem.split(": ")[0] for problem in told(in_rule(rule), in_rule(rule), "x")]
     expected = ["3:5", "3:25", "3:40"]
-    assert places == [f"{file}:{place}" for file in ("a.yaml", "b.yaml") for place in expected] + ["c.yaml:1:1"]
+    assert places == [f"{file}:{place}" for file in ("a.yaml", "b.yaml") for place in expected] + [
+        "c.yaml:1:1"
+    ]
 
 
 def test_names_lead_from_file_to_file_in_any_order() -> None:
     using = Source("10-a.yaml", in_rule("name: r, deny: all, clients: [lab]"))
-    declaring = Source("20-b.yaml", f"{HEAD}clients: {{lab: {{socket: gpu}}}}\nsockets: {{gpu: {{path: /run/gpu}}}}\n")
+    declaring = Source(
+        "20-b.yaml", f"{HEAD}clients: {{lab: {{socket: gpu}}}}\nsockets: {{gpu: {{path: /run/gpu}}}}\n"
+    )
     for files in ([using, declaring], [declaring, using]):
         (rule,) = load(files).rules
         assert rule.clients[0].sockets == frozenset(("gpu",))
@@ -191,7 +205,9 @@ def test_names_lead_from_file_to_file_in_any_order() -> None:
 
 def test_faulty_client_is_declared_all_the_same() -> None:
     text = f"{HEAD}clients: {{lab: {{user: 5}}}}\nrules: [{{name: r, deny: all, clients: [lab]}}]\n"
-    assert told(text) == ["a.yaml:2:23: user is '5', expected an account's name (numbers belong under uid or gid)"]
+    assert told(text) == [
+        "a.yaml:2:23: user is '5', expected an account's name (numbers belong under uid or gid)"
+    ]
 
 
 def test_digest_names_the_text_and_not_the_order() -> None:
@@ -203,7 +219,9 @@ def test_digest_names_the_text_and_not_the_order() -> None:
 
 
 def test_ids_of_two_files_with_one_stem_collide() -> None:
-    with pytest.raises(PolicyError, match=r"y/a\.yaml:3:12: rule 'a/r' is declared twice, first at x/a\.yaml:3:12"):
+    with pytest.raises(
+        PolicyError, match=r"y/a\.yaml:3:12: rule 'a/r' is declared twice, first at x/a\.yaml:3:12"
+    ):
         load([Source("x/a.yaml", in_rule(RULE)), Source("y/a.yaml", in_rule(RULE))])
 
 
@@ -211,7 +229,9 @@ def test_ids_of_two_files_with_one_stem_collide() -> None:
 
 
 def test_bomb_of_anchors_is_an_error_without_being_expanded() -> None:
-    lines = ["a0: &a0 [x]"] + [f"a{level}: &a{level} [{', '.join([f'*a{level - 1}'] * 9)}]" for level in range(1, 20)]
+    lines = ["a0: &a0 [x]"] + [
+        f"a{level}: &a{level} [{', '.join([f'*a{level - 1}'] * 9)}]" for level in range(1, 20)
+    ]
     tracemalloc.start()
     try:
         found = told(HEAD + "\n".join(lines) + "\n")
@@ -239,7 +259,9 @@ def test_file_over_the_size_limit_is_an_error(monkeypatch: pytest.MonkeyPatch) -
     assert told(HEAD.ljust(21, "#")) == ["a.yaml:1:1: the file has 21 bytes, expected at most 20"]
 
 
-def test_entry_over_the_value_limit_is_an_error_and_many_entries_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_entry_over_the_value_limit_is_an_error_and_many_entries_are_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(document, "VALUES_PER_ENTRY", 20)
     rules = "".join(f"  - {{name: r{number}, deny: all}}\n" for number in range(50))
     assert len(load([Source("a.yaml", f"{HEAD}rules:\n{rules}")]).rules) == 50
@@ -279,4 +301,6 @@ def test_example_loads_and_grants_something(source: Source) -> None:
 
 
 def test_examples_load_together() -> None:
-    assert len(load(example_sources()).rules) == sum(len(load([source]).rules) for source in example_sources())
+    assert len(load(example_sources()).rules) == sum(
+        len(load([source]).rules) for source in example_sources()
+    )

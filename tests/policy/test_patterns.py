@@ -160,7 +160,9 @@ def test_index_finds_exactly_the_patterns_that_match(texts: list[str], path: lis
     assert sorted(index.find(path)) == [place for place, one in enumerate(patterns) if one.matches(path)]
 
 
-def test_index_compares_a_name_only_with_wildcards_that_begin_as_it_does(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_index_compares_a_name_only_with_wildcards_that_begin_as_it_does(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     compared: list[str] = []
 
     def note(glob: Glob, component: str) -> bool:

@@ -23,14 +23,18 @@ R = Rights
         (["listen", "create", "read"], R.READ | R.CREATE | R.LISTEN, ["read", "create", "listen"]),
     ],
 )
-def test_words_are_parsed_and_shown_in_canonical_order(words: list[str], rights: Rights, shown: list[str]) -> None:
+def test_words_are_parsed_and_shown_in_canonical_order(
+    words: list[str], rights: Rights, shown: list[str]
+) -> None:
     assert parse_rights(words) == rights
     assert rights_words(rights) == shown
 
 
 @pytest.mark.parametrize("word", ["all", "Read", "", "raed", "read "])
 def test_unknown_word_is_refused_with_those_that_are_known(word: str) -> None:
-    with pytest.raises(ValueError, match=f"unknown right '{word}', expected one of read, write, append, create"):
+    with pytest.raises(
+        ValueError, match=f"unknown right '{word}', expected one of read, write, append, create"
+    ):
         parse_rights(["read", word])
 
 

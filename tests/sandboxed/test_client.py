@@ -359,7 +359,9 @@ ASKS: dict[str, Callable[[Client, str, Any], Any]] = {
 
 @pytest.mark.parametrize("ask", ASKS.values(), ids=list(ASKS))
 @pytest.mark.parametrize("access", ["read", "use", "r"])
-def test_access_given_as_text_is_the_callers_mistake(client: Client, house: Path, ask: Any, access: str) -> None:
+def test_access_given_as_text_is_the_callers_mistake(
+    client: Client, house: Path, ask: Any, access: str
+) -> None:
     with pytest.raises(RequestError, match=f"list of rights, as in .'{access}'"):
         ask(client, str(house / "read"), access)
 
@@ -648,7 +650,9 @@ def test_processes_that_share_an_inherited_connection_get_their_own_replies(
     assert [process.returncode for process in processes] == [0] * len(processes)
 
 
-def test_client_does_not_take_a_reply_that_another_process_left(inherited: socket.socket, house: Path) -> None:
+def test_client_does_not_take_a_reply_that_another_process_left(
+    inherited: socket.socket, house: Path
+) -> None:
     # As when a process is killed between its call and the reply: the next open must not get its file.
     call = '{"method":"org.fdbroker.Broker.Open","parameters":{"path":"%s","access":["read"]}}'
     inherited.sendall((call % (house / "edit")).encode() + b"\0")

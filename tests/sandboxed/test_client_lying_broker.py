@@ -52,7 +52,9 @@ def send(broker_end: socket.socket, data: bytes, count: int) -> None:
         close_all(fds)
 
 
-def lied_to(pieces: Pieces, ask: Callable[[Client], Any], then: Callable[[Client], None] | None = None) -> Any:
+def lied_to(
+    pieces: Pieces, ask: Callable[[Client], Any], then: Callable[[Client], None] | None = None
+) -> Any:
     """What `ask` returns when a broker takes its call, answers with `pieces` and closes the connection."""
     broker_end, client_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
 

@@ -133,9 +133,19 @@ def test_open_uses_an_inherited_connection(broker: Broker, place: Path) -> None:
 @pytest.mark.parametrize(
     ("path", "access", "status", "said"),
     [
-        ("{place}/test.yaml", "read", 1, "denied by the broker's policy; its administrator sees why in the audit"),
+        (
+            "{place}/test.yaml",
+            "read",
+            1,
+            "denied by the broker's policy; its administrator sees why in the audit",
+        ),
         ("{place}/no-such", "read", 1, "denied by the broker's policy"),
-        ("{place}/missing", "read", 1, "{place}/missing: allowed, but the open failed: No such file or directory"),
+        (
+            "{place}/missing",
+            "read",
+            1,
+            "{place}/missing: allowed, but the open failed: No such file or directory",
+        ),
         ("{place}/given", "fly", 2, "InvalidParameter"),
         ("{place}/given", "", 2, "InvalidParameter"),
         ("given", "read", 2, "the path must be absolute: 'given'"),
@@ -218,7 +228,9 @@ def test_command_gets_listen_fds_and_keeps_its_standard_input(broker: Broker, pl
 
 
 # The directory's own fd is closed when its names are looked up.
-SHOW_FDS = "import os; print(*[n for n in os.listdir('/proc/self/fd') if os.path.exists('/proc/self/fd/' + n)])"
+SHOW_FDS = (
+    "import os; print(*[n for n in os.listdir('/proc/self/fd') if os.path.exists('/proc/self/fd/' + n)])"
+)
 
 
 @pytest.mark.parametrize(("option", "fds"), [((), "0 1 2\n"), (("--listen-fds",), "0 1 2 3\n")])

@@ -213,9 +213,12 @@ def test_foreign_client_checks_describes_and_releases(talk: Any, wire: Any) -> N
     allowed, refused, described, released = talk(conversation)
     assert (allowed["allowed"], refused["allowed"], released) == (True, False, {})
     assert described["peer"]["uid"] == os.getuid()
-    assert {"paths": ["/dev/zero"], "except": [], "access": ["read", "write", "ioctl"], "types": ["char"]} in (
-        described["resources"]
-    )
+    assert {
+        "paths": ["/dev/zero"],
+        "except": [],
+        "access": ["read", "write", "ioctl"],
+        "types": ["char"],
+    } in (described["resources"])
 
 
 def test_foreign_client_gets_our_errors_as_its_own(talk: Any, wire: Any) -> None:
@@ -238,7 +241,10 @@ def test_foreign_client_gets_the_errors_of_the_service(talk: Any, wire: Any) -> 
         return not_found.value.p_interface
 
     assert talk(conversation) == "org.example.Nothing"
-    assert {InvalidParameter.name, MethodNotFound.name} == {f"{SERVICE}.InvalidParameter", f"{SERVICE}.MethodNotFound"}
+    assert {InvalidParameter.name, MethodNotFound.name} == {
+        f"{SERVICE}.InvalidParameter",
+        f"{SERVICE}.MethodNotFound",
+    }
 
 
 # --- the description ---------------------------------------------------------------------------------------

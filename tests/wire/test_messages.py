@@ -135,7 +135,8 @@ def test_decoder_raises_its_own_errors_alone_for_mutated_calls(
         place = data.draw(st.integers(0, len(message)))
         length = data.draw(st.integers(0, 6))
         message[place : place + length] = data.draw(
-            st.binary(max_size=4) | st.sampled_from([b'"', b"\\ud800", b"null", b"[", b"}", b"\xed\xa0\x80", b"1e9"])
+            st.binary(max_size=4)
+            | st.sampled_from([b'"', b"\\ud800", b"null", b"[", b"}", b"\xed\xa0\x80", b"1e9"])
         )
     with contextlib.suppress(InvalidCall, InvalidParameter):
         understood(bytes(message))

@@ -125,7 +125,9 @@ def test_absent_empty_and_null_parameters_are_the_same(client: Any, method: str,
     assert reply.error is None
 
 
-@pytest.mark.parametrize("absent", [{"optional": None, "flags": None, "mode": None}, {"optional": []}, {"flags": []}])
+@pytest.mark.parametrize(
+    "absent", [{"optional": None, "flags": None, "mode": None}, {"optional": []}, {"flags": []}]
+)
 def test_null_for_an_optional_parameter_is_as_if_it_were_absent(client: Any, wire: Any, absent: Any) -> None:
     reply = client.call(f"{BROKER}.Open", {"path": wire.given, "access": ["read"], **absent})
     assert (reply.error, reply.fds) == (None, 1)
@@ -259,9 +261,7 @@ def test_batch_of_up_to_64_is_answered(client: Any, wire: Any, count: int) -> No
 
 
 @pytest.mark.parametrize("method", [f"{BROKER}.Open", f"{BROKER}.OpenMany"])
-def test_oneway_open_passes_nothing_and_is_recorded(
-    client: Any, wire: Any, method: str
-) -> None:
+def test_oneway_open_passes_nothing_and_is_recorded(client: Any, wire: Any, method: str) -> None:
     call = {"method": method, "parameters": right_parameters(method, wire), "oneway": True}
     client.send(json.dumps(call).encode() + b"\0")
     reply = client.call(f"{SERVICE}.GetInfo")
