@@ -22,7 +22,7 @@ from pathlib import Path
 
 import pytest
 
-from sandboxed import seccomp, syscall_numbers, syscalls
+from sandboxed import landlock, seccomp, syscall_numbers, syscalls
 from sandboxed.bpf import ALLOW, refuse
 
 NATIVE = syscall_numbers.native()
@@ -504,6 +504,22 @@ def test_datagram_pair_reaches_a_socket_file_where_no_filter_refuses_it(tmp_path
         assert in_child(send, STRICTEST) == errno.EPERM
         assert in_child(send, None) == 0
         assert receiver.recv(9) == b"out"
+
+
+def test_message_queue_is_unlinked_from_a_landlock_domain_where_no_filter_refuses_it() -> None:
+    # The hole that the rule is for, as above.
+    name = f"fdbroker-test-{os.getpid()}".encode()
+    if syscalls.landlock_abi() == 0 or outcome(("mq_open", (name, os.O_CREAT | os.O_RDWR, 0o600, 0)), None):
+        pytest.skip("no POSIX message queues or no Landlock here")
+
+    def unlink() -> int:
+        syscalls.prctl(PR_SET_NO_NEW_PRIVS, 1)
+        with landlock.Domain() as domain:
+            domain.restrict()
+        return made(("mq_unlink", (name,)))
+
+    assert in_child(unlink, STRICTEST) == errno.EPERM
+    assert in_child(unlink, None) == 0
 
 
 def test_set_id_file_cannot_be_made_where_an_ordinary_one_can(tmp_path: Path) -> None:
