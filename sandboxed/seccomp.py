@@ -68,8 +68,8 @@ REFUSED: tuple[tuple[int, str], ...] = (
     (ENOSYS, "io_uring_setup io_uring_enter io_uring_register"),
     # The mode, and with it the set-id bits, lies in memory. Libraries fall back to openat.
     (ENOSYS, "openat2"),
-    # IPC by key or name that no file rule covers. Without an ipc namespace it is shared with all that the user
-    # runs. POSIX queues count as well: they are opened on a mount of the kernel's own.
+    # IPC by key or name. Without an ipc namespace it is shared with all that the user runs. A Landlock domain
+    # does not cover System V's, and of POSIX queues only the opening: unlinking went through.
     (EPERM, "shmget shmat shmctl shmdt semget semop semtimedop semctl msgget msgsnd msgrcv msgctl"),
     (EPERM, "mq_open mq_unlink"),
     # Keyrings are shared by uid and session, and no namespace holds them apart.
