@@ -12,12 +12,12 @@ OpenSSH's monitor does. Call it early: before threads, and before anything hosti
 
 import contextlib
 import os
-import socket
 import sys
 from collections.abc import Collection, Iterable
 
 from broker.commands.common import Unusable, say
 from broker.commands.policies import audit_to, policy_from
+from broker.connections import embedded_pair
 from broker.embedded import EmbeddedBroker
 from broker.installation import import_trees, own_trees, refuse_writable
 from policy import Policy
@@ -90,7 +90,7 @@ def _split(policy: Policy, audit_path: str | None, sandbox: Sandbox, weak: Colle
     with contextlib.ExitStack() as stack:
         audit = audit_to(audit_path, standard=2)
         stack.callback(os.close, audit)
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        ours, theirs = embedded_pair()
         stack.enter_context(ours)
         stack.enter_context(theirs)
         signals = stack.enter_context(Signals(SESSION_SIGNALS))

@@ -10,7 +10,6 @@ from types import TracebackType
 
 from broker.audit import AuditLog
 from broker.identity import Accounts, IdentityReader
-from broker.listeners import refuse_fds
 from broker.supervisor import Supervisor, WorkerDied, complain
 from policy import Policy
 from sandboxed.child import Child
@@ -23,13 +22,13 @@ class EmbeddedBroker:
     """A broker for one child, which has the other end of `connection`. Call serve() when the child runs."""
 
     def __init__(self, policy: Policy, audit: int, connection: socket.socket) -> None:
-        """Start the worker; `audit` is an fd for the records. Both it and `connection` stay the caller's."""
+        """Start the worker; `audit` is an fd for the records, `connection` the broker's end of an embedded_pair().
+
+        Both stay the caller's.
+        """
         self._reader = IdentityReader(Accounts(policy))
         self._supervisor = Supervisor(policy, AuditLog(audit, complain))
         self._connection = connection
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
-        refuse_fds(connection)
-        connection.setblocking(False)
 
     def serve(self, child: Child, sandbox: Sandbox, missing: list[LayerMissing], signals: Signals) -> int:
         """Serve `child`, which runs in `sandbox`, until it ends; its exit status.

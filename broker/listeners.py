@@ -13,10 +13,9 @@ import socket
 import stat
 from typing import NamedTuple
 
+from broker.connections import refuse_fds
 from broker.limits import BACKLOG
 from policy import SocketDeclaration
-
-_SO_PASSRIGHTS = 83  # Linux 6.16, asm-generic/socket.h
 
 DEFAULT_NAME = "default"
 DEFAULT_MODE = 0o666
@@ -72,12 +71,6 @@ def listen(declaration: SocketDeclaration) -> Listener:
         raise ListenError(f"cannot listen at {path}: {error.strerror or error}") from error
     listener.setblocking(False)
     return Listener(declaration.name, path, listener, (status.st_dev, status.st_ino))
-
-
-def refuse_fds(connection: socket.socket) -> None:
-    """Let the kernel refuse fds that the other end sends, where it can; elsewhere they are never installed."""
-    with contextlib.suppress(OSError):
-        connection.setsockopt(socket.SOL_SOCKET, _SO_PASSRIGHTS, 0)
 
 
 def _bind(listener: socket.socket, path: str, mode: int) -> None:

@@ -64,7 +64,16 @@ HARMLESS_DEVICES = ("null", "zero", "full", "random", "urandom")
 # Of /proc, what tells of the whole machine or of others: empty for the program.
 MASKED = tuple(
     f"/proc/{name}"
-    for name in ("keys", "key-users", "kcore", "kallsyms", "kpagecount", "kpageflags", "timer_list", "sched_debug")
+    for name in (
+        "keys",
+        "key-users",
+        "kcore",
+        "kallsyms",
+        "kpagecount",
+        "kpageflags",
+        "timer_list",
+        "sched_debug",
+    )
 )
 
 # Links of every /dev.

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from broker.commands.common import Unusable, say
 from broker.commands.run_options import OWN_TROUBLE, environment_of, parse, sandbox_of
+from broker.connections import embedded_pair
 from broker.installation import own_trees, refuse_writable
 from sandboxed.child import Child
 from sandboxed.identities import IdentityError, lookup, unused_uid
@@ -98,7 +99,7 @@ class _Run:
         options = self._options
         with contextlib.ExitStack() as stack:
             brokers: list[EmbeddedBroker] = []
-            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+            ours, theirs = embedded_pair()
             stack.enter_context(ours)
             stack.enter_context(theirs)
 

@@ -426,8 +426,8 @@ def test_client_sends_fds_in_vain_when_the_kernel_refuses_them(broker: Broker, f
 
 # `fdbroker` as on a kernel that cannot refuse fds for it.
 _OLDER_KERNEL = """
-import sys, broker.listeners
-broker.listeners.refuse_fds = lambda connection: None
+import sys, broker.connections, broker.listeners
+broker.connections.refuse_fds = broker.listeners.refuse_fds = lambda connection: None
 from broker.main import main
 sys.exit(main())
 """

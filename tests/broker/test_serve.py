@@ -53,8 +53,9 @@ def test_stranger_gets_a_device_of_roots_when_a_rule_gives_it(
     )
 
     def ask() -> list[object]:
-        with pytest.raises(PermissionError):
-            os.open(path, os.O_RDWR)
+        if not os.stat(path).st_mode & stat.S_IWOTH:  # distributions differ on /dev/net/tun
+            with pytest.raises(PermissionError):
+                os.open(path, os.O_RDWR)
         with broker.client() as client, client.open_fd(path, rights) as fd:
             return [os.fstat(fd).st_rdev, fd.rights]
 
