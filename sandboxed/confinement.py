@@ -102,8 +102,13 @@ def give_up_privileges(sandbox: Sandbox) -> None:
     # Not dumpable again where the change of ids undid it: the init stays so, and the program until it is one.
     syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
     if sandbox.has(SECCOMP):
-        program = seccomp.build(unix_sockets=may_use_unix_sockets(sandbox), internet=sandbox.has_internet)
-        seccomp.install(program)
+        seccomp.install(
+            seccomp.build(
+                unix_sockets=may_use_unix_sockets(sandbox),
+                internet=sandbox.has_internet,
+                attributes=sandbox.has(NAMESPACES) or sandbox.changes_uid,
+            )
+        )
 
 
 def enter_domain(
