@@ -34,7 +34,7 @@ def run(*arguments: str, **options: object) -> "subprocess.CompletedProcess[str]
     """`fdbroker run` to its end."""
     return subprocess.run(  # type: ignore[call-overload, no-any-return]
         [*FDBROKER, "run", *arguments],
-        cwd=TREE,
+        cwd="/",
         capture_output=True,
         text=True,
         timeout=SECONDS,
@@ -47,7 +47,7 @@ def run_refused(number: int, errno: int, *arguments: str) -> "subprocess.Complet
     """`fdbroker run` where the kernel refuses a system call."""
     return subprocess.run(
         [sys.executable, "-c", REFUSE, str(number), str(errno), *FDBROKER, "run", *arguments],
-        cwd=TREE,
+        cwd="/",
         capture_output=True,
         text=True,
         timeout=SECONDS,
@@ -287,7 +287,7 @@ def test_run_does_not_start_when_nothing_is_left_to_hold_the_program(rules: str,
     inner = [sys.executable, "-c", REFUSE, str(LANDLOCK_CREATE_RULESET), str(ENOSYS)]
     weak = ["--weak", "namespaces", "--weak", "landlock", "--weak", "seccomp"]
     command = [*outer, *inner, *FDBROKER, "run", "--policy", rules, *weak, "--", "true"]
-    ran = subprocess.run(command, cwd=TREE, capture_output=True, text=True, timeout=SECONDS, check=False)
+    ran = subprocess.run(command, cwd="/", capture_output=True, text=True, timeout=SECONDS, check=False)
     # As root the program has another uid than its broker, and seccomp still holds it.
     assert (ran.returncode == 0) == AS_ROOT
     assert AS_ROOT or "nothing would keep it from sending the broker signals" in ran.stderr
