@@ -93,27 +93,21 @@ SECRET_VARIABLES = [
 
 SET_UID_PROGRAMS = ["su", "passwd", "newgrp", "chsh", "chfn", "gpasswd", "mount", "umount", "sudo", "pkexec"]
 
-# What stays after the attack: it keeps fd 0, and writes once the attack program is gone. It lets go of fds 1
-# and 2: whoever waits for the end of what the attacks print would wait for it.
+# What stays after the attack: it keeps fd 0, and reads what is typed there. It lets go of fds 1 and 2: whoever
+# waits for the end of what the attacks print would wait for it.
 LEFT_OVER = """
 import os, select, signal, sys, time
 signal.signal(signal.SIGHUP, signal.SIG_IGN)
-end, wrote = time.monotonic() + 60, False
 for fd in (1, 2, int(sys.argv[1])):
     os.close(fd)
+end = time.monotonic() + 60
 while time.monotonic() < end:
     try:
-        readable = select.select([0], [], [], 0.2)[0]
-        if readable and not os.read(0, 4096):
-            time.sleep(0.2)
+        at_its_end = select.select([0], [], [], 0.2)[0] and not os.read(0, 4096)
     except OSError:
+        at_its_end = True
+    if at_its_end:
         time.sleep(0.2)
-    if not wrote and not os.path.exists(f"/proc/{sys.argv[2]}"):
-        wrote = True
-        try:
-            open(sys.argv[3], "w").close()
-        except OSError:
-            pass
 """
 
 libc = ctypes.CDLL(None, use_errno=True)
@@ -924,7 +918,7 @@ def unshare_user() -> str:
 
 
 @attack
-def unshare_others() -> str:
+def unshare_the_rest() -> str:
     def unshare(flag: int) -> None:
         status = in_child(lambda: library_call("unshare", flag))
         if status:
@@ -1399,7 +1393,7 @@ def terminal_by_path() -> str:
 
 
 @attack
-def terminals_of_others() -> str:
+def other_terminals() -> str:
     own = {os.fstat(fd).st_rdev for fd in terminals().values()} | {os.makedev(5, 0)}
     paths = [f"/dev/pts/{name}" for name in os.listdir("/dev/pts") if name != "ptmx"]
     found = [path for path in paths if os.stat(path).st_rdev not in own and can_open(path, os.O_RDWR)]
@@ -1418,29 +1412,6 @@ def ptmx_of_outside() -> str:
             raise NotProven("a terminal of another devpts")
 
     return any_of(peer, by_name(("/dev/ptmx", "/dev/pts/ptmx")))
-
-
-@attack
-def left_over() -> str:
-    # Two forks and a session of its own. It runs, and has let go of what it should, when this pipe ends.
-    mark = told("left_over")
-    reader, writer = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        os.setsid()
-        if os.fork():
-            os._exit(0)
-        os.set_inheritable(writer, True)
-        path = os.path.join(told("directory"), "left-over")
-        program = [sys.executable or "/proc/self/exe", "-I", "-S", "-c", LEFT_OVER]
-        try:
-            os.execv(program[0], [*program, str(writer), str(here.runner), path, mark])
-        finally:
-            os._exit(1)
-    os.close(writer)
-    os.waitpid(pid, 0)
-    os.read(reader, 1)
-    raise NotProven("started; the witness tells whether it outlives the attack")
 
 
 # Privileges
@@ -1851,6 +1822,31 @@ def fd_to_broker() -> str:
         if poll.poll(2000):
             raise NotProven("sent, and not kept")
     return "the broker keeps an fd that it was sent"
+
+
+# The last: to every other attack, what it leaves would be one process more to reach
+
+
+@attack
+def left_over() -> str:
+    # Two forks and a session of its own. It runs, and has let go of what it should, when this pipe ends.
+    mark = told("left_over")
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.setsid()
+        if os.fork():
+            os._exit(0)
+        os.set_inheritable(writer, True)
+        program = [sys.executable or "/proc/self/exe", "-I", "-S", "-c", LEFT_OVER]
+        try:
+            os.execv(program[0], [*program, str(writer), mark])
+        finally:
+            os._exit(1)
+    os.close(writer)
+    os.waitpid(pid, 0)
+    os.read(reader, 1)
+    raise NotProven("started; the witness tells whether it outlives the attack")
 
 
 # Running them

@@ -32,6 +32,7 @@ from typing import Any
 # Thirty-two hexadecimal digits follow. The attackers are told this much, to know a secret when they see one.
 SECRET_PREFIX = "witness-secret-"
 
+SECONDS = 10
 VMADDR_CID_LOCAL = 1
 SEGMENT_SIZE = 4096
 IPC_PRIVATE, IPC_CREAT, IPC_RMID, IPC_STAT = 0, 0o1000, 0, 2
@@ -254,11 +255,11 @@ class Witness:
 
         def look() -> None:
             now = self._state_of_files()
-            for name in now.keys() - before.keys():
+            for name in sorted(now.keys() - before.keys()):
                 self._notice(f"a new file: {name}")
-            for name in before.keys() - now.keys():
+            for name in sorted(before.keys() - now.keys()):
                 self._notice(f"a file is gone: {name}")
-            for name in before.keys() & now.keys():
+            for name in sorted(before.keys() & now.keys()):
                 for facet, old, new in zip(facets, before[name], now[name], strict=True):
                     if old != new:
                         self._notice(f"{name} changed: {facet}")
@@ -491,17 +492,13 @@ class Witness:
 
         self._looks.append(look)
 
-    def _make_victim(self) -> None:
-        name = f"victim-{self.name}"
-        memory = os.memfd_create("witness")
-        self._stack.callback(os.close, memory)
-        os.write(memory, self._secret("victim_fd").encode())
-        command = [sys.executable, "-I", "-S", "-c", VICTIM, name]
+    def _start_victim(self, name: str, memory: int) -> tuple[subprocess.Popen[bytes], int]:
+        """A victim, and the address of its secret."""
         identity: dict[str, Any] = {}
         if self.uid != os.geteuid():
             identity = {"user": self.uid, "group": self.uid, "extra_groups": []}
-        self.victim = subprocess.Popen(
-            command,
+        victim = subprocess.Popen(
+            [os.path.realpath(sys.executable), "-I", "-S", "-c", VICTIM, name],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -511,26 +508,36 @@ class Witness:
             start_new_session=True,
             **identity,
         )
-        self._stack.callback(self._end_victim)
-        assert self.victim.stdin is not None and self.victim.stdout is not None
-        self.victim.stdin.write(self._secret("victim_memory").encode())
-        self.victim.stdin.close()
-        said = self.victim.stdout.readline().split()
+        self._stack.callback(self._end_victim, victim)
+        assert victim.stdin is not None and victim.stdout is not None
+        victim.stdin.write(self._secret("victim_memory").encode())
+        victim.stdin.close()
+        said = victim.stdout.readline().split()
         if said[:1] != [b"ready"]:
-            raise OSError("the victim did not start")
+            raise OSError(f"the victim did not start: is {sys.executable} open to uid {self.uid}?")
+        return victim, int(said[1])
+
+    def _end_victim(self, victim: subprocess.Popen[bytes]) -> None:
+        victim.kill()
+        victim.wait()
+        if victim.stdout is not None:
+            victim.stdout.close()
+
+    def _make_victim(self) -> None:
+        """A victim, and a bystander of the same uid, at whom attackers do nothing but knock."""
+        memory = os.memfd_create("witness")
+        self._stack.callback(os.close, memory)
+        os.write(memory, self._secret("victim_fd").encode())
+        name = f"victim-{self.name}"
+        self._start_victim(f"bystander-{self.name}", memory)
+        self.victim, address = self._start_victim(name, memory)
         self._described |= {
             "victim": self.victim.pid,
             "victim_name": name,
-            "victim_address": int(said[1]),
+            "victim_address": address,
             "victim_fd": memory,
         }
-        self._watch_victim(int(said[1]))
-
-    def _end_victim(self) -> None:
-        self.victim.kill()
-        self.victim.wait()
-        if self.victim.stdout is not None:
-            self.victim.stdout.close()
+        self._watch_victim(address)
 
     def _state_of_victim(self, address: int) -> dict[str, Any]:
         pid = self.victim.pid
@@ -593,24 +600,30 @@ class Witness:
         self._described["left_over"] = mark
 
         def look() -> None:
-            for pid in pids():
-                if mark in command_line(pid):
-                    self._notice("a process outlived its attacker")
-                    with contextlib.suppress(OSError):
-                        if any(
-                            os.readlink(f"/proc/{pid}/fd/{fd}") == self._described["terminal"]
-                            for fd in os.listdir(f"/proc/{pid}/fd")
-                        ):
-                            self._notice("a process that outlived its attacker holds the terminal")
+            left = [pid for pid in pids() if mark in command_line(pid)]
+            if left:
+                self._notice("a process outlived its attacker")
+            if any(self._holds_the_terminal(pid) for pid in left):
+                self._notice("a process that outlived its attacker holds the terminal")
+            end()
 
         def end() -> None:
-            deadline = time.monotonic() + 10
-            left = [pid for pid in pids() if mark in command_line(pid)]
-            while left and time.monotonic() < deadline:
+            deadline = time.monotonic() + SECONDS
+            while time.monotonic() < deadline:
+                left = [pid for pid in pids() if mark in command_line(pid)]
+                if not left:
+                    return
                 for pid in left:
                     with contextlib.suppress(OSError):
                         os.kill(pid, signal.SIGKILL)
-                left = [pid for pid in pids() if mark in command_line(pid)]
 
-        self._looks.append(look)
+        self._looks.insert(0, look)  # the first: what is typed at the terminal is for the witness to read
         self._stack.callback(end)
+
+    def _holds_the_terminal(self, pid: int) -> bool:
+        """Whether an fd of the process is the witness's terminal."""
+        with contextlib.suppress(OSError):
+            for fd in os.listdir(f"/proc/{pid}/fd"):
+                if os.readlink(f"/proc/{pid}/fd/{fd}") == self._described["terminal"]:
+                    return True
+        return False
