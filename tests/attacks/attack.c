@@ -592,8 +592,7 @@ static bool family(pid_t pid)
 {
 	if (pid == runner || pid == getpid())
 		return true;
-	const char *named = told("victim");
-	return pid != parent_pid && !(named && pid == number(named)) && getsid(pid) == getsid(0);
+	return pid != parent_pid && getsid(pid) == getsid(0);
 }
 
 static pid_t victim_if_seen(void)
@@ -930,23 +929,40 @@ static const struct operation {
 enum { VICTIM, PARENT, OTHERS, TARGETS };
 static const char *const targets[] = {"victim", "parent", "others"};
 
-static bool exists(pid_t pid) { return getsid(pid) >= 0 || errno != ESRCH; }
+/* Every process that there is to be found: by trying numbers, and beyond those by /proc. */
+static const pid_t *visible(int *count)
+{
+	enum { TRIED = 1 << 15 };
+	static pid_t pids[2 * TRIED];
+	*count = 0;
+	for (pid_t pid = 1; pid < TRIED; pid++)
+		if (getsid(pid) >= 0 || errno != ESRCH)
+			pids[(*count)++] = pid;
+	DIR *all = opendir("/proc");
+	for (struct dirent *entry; all && *count < 2 * TRIED && (entry = readdir(all));)
+		if (number(entry->d_name) >= TRIED)
+			pids[(*count)++] = (pid_t)number(entry->d_name);
+	if (all)
+		closedir(all);
+	return pids;
+}
 
-/* Everybody who is neither of the attack's family nor the victim, nor the parent: by trying every number. */
+/* On everybody who is neither of the attack's family nor the victim, nor the parent. */
 static bool on_others(bool (*run)(pid_t, bool))
 {
-	int count = 0, reached = 0;
+	int count, tried = 0, reached = 0;
 	pid_t first = 0, aside = victim();
-	for (pid_t pid = 1; pid < 1 << 15; pid++) {
-		if (!exists(pid) || pid == parent_pid || pid == aside || inside(pid) || family(pid))
+	const pid_t *pids = visible(&count);
+	for (int i = 0; i < count; i++) {
+		if (pids[i] == parent_pid || pids[i] == aside || inside(pids[i]) || family(pids[i]))
 			continue;
-		count++;
-		if (run(pid, false) && !reached++)
-			first = pid;
+		tried++;
+		if (run(pids[i], false) && !reached++)
+			first = pids[i];
 	}
 	if (!reached)
-		return unproven("none of %d others", count);
-	return proven("%d of %d others, the first %d", reached, count, first);
+		return unproven("none of %d others", tried);
+	return proven("%d of %d others, the first %d", reached, tried, first);
 }
 
 static bool on_target(const struct operation *operation, int target)
@@ -970,9 +986,11 @@ static bool kill_everyone(void)
 {
 	if (kill(-1, 0) < 0)
 		return refused("kill");
-	for (pid_t pid = 1; pid < 1 << 15; pid++)
-		if (exists(pid) && !inside(pid) && !family(pid) && kill(pid, 0) == 0)
-			return proven("it reaches %d", pid);
+	int count;
+	const pid_t *pids = visible(&count);
+	for (int i = 0; i < count; i++)
+		if (!inside(pids[i]) && !family(pids[i]) && kill(pids[i], 0) == 0)
+			return proven("it reaches %d", pids[i]);
 	return unproven("it reaches the attack itself only");
 }
 

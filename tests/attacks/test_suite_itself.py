@@ -5,6 +5,7 @@ anything. Here they run as an ordinary uid without a sandbox, with root's capabi
 sandbox, which is known to keep some of them away and not others. The tables are in expectations.py.
 """
 
+import ctypes
 import json
 import os
 import shutil
@@ -209,15 +210,11 @@ def test_description_holds_no_secret(witness: Witness) -> None:
 
 
 def belongings(arena: Path) -> dict[str, object]:
-    """What a witness has while it lives, and must not leave behind."""
-    own = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+    """What the tests' process has, some of it only while a witness lives."""
     return {
         "files": sorted(path.name for path in arena.iterdir() if path.name not in ("programs", "static")),
-        "children": own,
+        "children": Path(f"/proc/self/task/{os.getpid()}/children").read_text().split(),
         "fds": sorted(os.listdir("/proc/self/fd")),
-        "segments": Path("/proc/sysvipc/shm").read_text().count("\n"),
-        "queues": Path("/proc/sysvipc/msg").read_text().count("\n"),
-        "semaphores": Path("/proc/sysvipc/sem").read_text().count("\n"),
         "mounts": [
             line for line in Path("/proc/self/mountinfo").read_text().splitlines() if str(arena) in line
         ],
@@ -225,9 +222,18 @@ def belongings(arena: Path) -> dict[str, object]:
     }
 
 
-def keys_of(witness: Witness) -> list[str]:
-    """The witness's keys that are still to be found."""
-    return [line for line in Path("/proc/keys").read_text().splitlines() if f"witness-{witness.name}" in line]
+def left_by(witness: Witness) -> list[str]:
+    """What a witness has under names of the machine's, and is still there."""
+    made, found = witness.description(), []
+    for kind, key in (("shm", "segment"), ("msg", "message_queue"), ("sem", "semaphore")):
+        lines = Path("/proc/sysvipc", kind).read_text().splitlines()[1:] if key in made else []
+        found += [line for line in lines if int(line.split()[1]) == made[key]]
+    # A key that ends (marked i) stays listed for a while.
+    keys = Path("/proc/keys").read_text().splitlines() if "key" in made else []
+    found += [line for line in keys if f"witness-{witness.name}" in line and "i" not in line.split()[1]]
+    if "posix_queue" in made and ctypes.CDLL(None).mq_unlink(f"/{made['posix_queue']}".encode()) == 0:
+        found.append("the POSIX message queue")
+    return found
 
 
 def test_witness_leaves_nothing(arena: Path, source: Path) -> None:
@@ -236,7 +242,7 @@ def test_witness_leaves_nothing(arena: Path, source: Path) -> None:
         assert belongings(arena) != before
         launch(python_attackers(made.description(), "left-over", "create-beside", source=source), made)
     assert belongings(arena) == before
-    assert keys_of(made) == []
+    assert left_by(made) == []
     assert made.victim.poll() is not None
 
 
@@ -253,7 +259,7 @@ def test_witness_leaves_nothing_when_it_fails_half_way(
     with pytest.raises(OSError, match="no more"), made:
         pass
     assert belongings(arena) == before
-    assert keys_of(made) == []
+    assert left_by(made) == []
 
 
 @needs_root
