@@ -60,11 +60,13 @@ class Run(NamedTuple):
 def arena() -> Iterator[Path]:
     """A directory that every uid can reach, with both programs below `programs`."""
     path = Path(tempfile.mkdtemp(prefix="fdbroker-attacks-", dir="/tmp"))
-    path.chmod(0o755)
-    programs = path / "programs"
-    programs.mkdir(mode=0o755)
-    (programs / "attack.py").write_text(SOURCE.read_text())
     try:
+        path.chmod(0o755)
+        programs = path / "programs"
+        programs.mkdir()
+        programs.chmod(0o755)
+        (programs / "attack.py").write_text(SOURCE.read_text())
+        (programs / "attack.py").chmod(0o644)
         yield path
     finally:
         shutil.rmtree(path)
