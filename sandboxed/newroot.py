@@ -73,11 +73,13 @@ class Root:
                 self._links.append((item.path, os.readlink(item.path)))
                 return
         try:
-            tree = open_tree_clone(item.path)
+            tree = open_tree_clone(item.path, follow=not item.nested)
         except OSError as error:
             if item.system and isinstance(error, FileNotFoundError):
                 return
             raise StartError(f"{item.path} cannot be shown: {error.strerror}") from error
+        if stat.S_ISLNK(os.fstat(tree).st_mode):
+            raise StartError(f"{item.path} cannot be shown: it has become a link")
         attributes = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV
         mount_setattr(tree, attributes if item.writable else attributes | MOUNT_ATTR_RDONLY)
         self._mounts.append((item.path, tree, stat.S_ISDIR(os.fstat(tree).st_mode)))
@@ -173,7 +175,7 @@ class Root:
     def _find(self, path: str) -> int:
         """An O_PATH fd of `path` in the new root. Links are resolved inside of it."""
         flags = os.O_PATH
-        return syscalls.openat2(self._base, path.encode(), flags, syscalls.RESOLVE_IN_ROOT)
+        return syscalls.openat2(self._base, os.fsencode(path), flags, syscalls.RESOLVE_IN_ROOT)
 
     def _parent(self, path: str) -> int:
         """An O_PATH fd of the directory that `path` lies in, which is made if it is not there."""
