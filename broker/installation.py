@@ -2,12 +2,14 @@
 
 Rules that this module enforces:
 - A command outside of the system's trees is shown alone, with the interpreter that its first line names, and with
-  the whole of a Python environment that it belongs to; never the directory that it lies in.
+  the whole of a Python environment that it belongs to; never the directory that it lies in. That line is the
+  hostile program's: it is read as the kernel reads it, and names nothing but a file that can be executed.
 - What the broker trusts (policy files, the audit, its own code) lies in no tree that the program may write:
   it would be read again at the next start.
 """
 
 import os
+import re
 import stat
 import sys
 from collections.abc import Iterable, Sequence
@@ -89,13 +91,20 @@ def _python_environment(program: str) -> list[str]:
 
 
 def _interpreter(program: str) -> str | None:
+    """What the kernel runs `program` with; None unless that is a file which can be executed.
+
+    Only spaces and tabs part the line's words, see load_script() in fs/binfmt_script.c. Behind a link '..' is not what
+    it looks like, and whose names go up like that means to mislead.
+    """
     try:
         with open(program, "rb") as file:
             line = file.read(_FIRST_LINE_BYTES).partition(b"\n")[0]
     except OSError:
         return None
-    words = line[2:].split()
-    return os.fsdecode(words[0]) if line.startswith(b"#!") and words and words[0].startswith(b"/") else None
+    name = os.fsdecode(re.split(rb"[ \t\0]", line[2:].lstrip(b" \t"))[0])
+    if not line.startswith(b"#!") or not name.startswith("/") or ".." in name.split("/"):
+        return None
+    return name if os.path.isfile(name) and os.access(name, os.X_OK) else None
 
 
 def _beside_the_system(paths: Iterable[str]) -> list[str]:
