@@ -1,6 +1,5 @@
 """Ways out of the sandbox that were found by trying, one test for each: what was found stays shut."""
 
-import os
 import shutil
 import socket
 import subprocess
@@ -8,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from support import allow, policy
+from support import TREE, allow, policy
 
 FDBROKER = [sys.executable, "-m", "broker.main"]
 SECONDS = 60
@@ -51,7 +50,9 @@ def run(*arguments: str, **options: object) -> "subprocess.CompletedProcess[str]
 # --- what a hostile file has shown to it ------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["odd-space", "carriage-return", "up-behind-a-link", "directory", "no-program"])
+@pytest.mark.parametrize(
+    "kind", ["odd-space", "carriage-return", "up-behind-a-link", "directory", "no-program"]
+)
 def test_program_is_shown_nothing_by_its_first_line_when_that_names_no_interpreter(
     rules: str, place: Path, kind: str
 ) -> None:
@@ -80,3 +81,58 @@ def test_program_is_shown_nothing_by_its_first_line_when_that_names_no_interpret
     assert f'"{home}"' not in shown
     assert f'"{home}/secret"' not in shown
     assert run("--policy", rules, "--", str(tool)).stdout == ""
+
+
+# --- what is trusted at the next start --------------------------------------------------------------------------
+
+
+def test_program_cannot_replace_the_link_by_which_the_policy_is_named(rules: str, tree: Path) -> None:
+    (tree / "run.yaml").symlink_to(rules)
+    ran = run("--policy", str(tree / "run.yaml"), "--rw", str(tree), "--", "true")
+    assert (ran.returncode, "could change what is trusted" in ran.stderr) == (125, True)
+
+
+def test_program_cannot_write_a_file_of_the_directory_that_is_the_policy(rules: str) -> None:
+    ran = run("--policy", str(Path(rules).parent), "--rw", rules, "--", "true")
+    assert (ran.returncode, "could change what is trusted" in ran.stderr) == (125, True)
+
+
+def test_program_cannot_write_the_audit_when_that_is_not_there_yet(rules: str, tree: Path) -> None:
+    ran = run("--policy", rules, "--audit", str(tree / "audit"), "--rw", str(tree), "--", "true")
+    assert (ran.returncode, "could change what is trusted" in ran.stderr) == (125, True)
+    assert not (tree / "audit").exists()
+
+
+def test_embedding_program_cannot_write_its_audit(rules: str, tree: Path) -> None:
+    split = (
+        f"from broker.embed import embed\nembed({rules!r}, audit={str(tree / 'audit')!r}, rw=[{str(tree)!r}])"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", split], cwd=TREE, capture_output=True, text=True, timeout=SECONDS
+    )
+    assert "could change what is trusted" in ran.stderr
+
+
+def test_embedding_program_cannot_write_the_file_that_it_is(rules: str, tree: Path) -> None:
+    program = tree / "program.py"
+    program.write_text(
+        f"import sys\nsys.path.append({str(TREE)!r})\n"
+        f"from broker.embed import embed\nembed({rules!r}, rw=[{str(tree)!r}])"
+    )
+    ran = subprocess.run([sys.executable, str(program)], capture_output=True, text=True, timeout=SECONDS)
+    assert "could change what is trusted" in ran.stderr
+
+
+@pytest.mark.parametrize("part", ["broker", "broker/commands", "policy/profiles", "sandboxed"])
+def test_program_cannot_write_a_part_of_fdbroker(rules: str, part: str) -> None:
+    ran = run("--policy", rules, "--rw", str(TREE / part), "--", "true")
+    assert (ran.returncode, "could change what is trusted" in ran.stderr) == (125, True)
+
+
+def test_program_is_not_led_to_another_socket_when_the_brokers_lies_in_its_tree(tree: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as bus:
+        bus.bind(str(tree / "bus"))
+        bus.listen()
+        (tree / "broker.sock").symlink_to(tree / "bus")
+        ran = run("--socket", str(tree / "broker.sock"), "--rw", str(tree), "--", "true")
+    assert (ran.returncode, "could change what is trusted" in ran.stderr) == (125, True)
