@@ -1,5 +1,6 @@
 """Ways out of the sandbox that were found by trying, one test for each: what was found stays shut."""
 
+import os
 import shutil
 import socket
 import subprocess
@@ -136,3 +137,27 @@ def test_program_is_not_led_to_another_socket_when_the_brokers_lies_in_its_tree(
         (tree / "broker.sock").symlink_to(tree / "bus")
         ran = run("--socket", str(tree / "broker.sock"), "--rw", str(tree), "--", "true")
     assert (ran.returncode, "could change what is trusted" in ran.stderr) == (125, True)
+
+
+# --- the rest of the machine ------------------------------------------------------------------------------------
+
+LOWER_THE_LIMIT = """
+import ctypes, mmap, resource, struct
+resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+libc = ctypes.CDLL(None)
+libc.syscall.restype = ctypes.c_long
+# The same, from where the lower half of the address is 0.
+libc.mmap.restype = ctypes.c_void_p
+libc.mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long)
+page = libc.mmap(1 << 32, 4096, 3, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | 0x100000, -1, 0)
+assert page == 1 << 32
+libc.syscall(ctypes.c_long(PRLIMIT64), 0, resource.RLIMIT_CORE, ctypes.c_void_p(page), 0)
+print(resource.getrlimit(resource.RLIMIT_CORE))
+"""
+PRLIMIT64 = {"x86_64": 302, "aarch64": 261}[os.uname().machine]
+
+
+def test_program_does_not_start_the_machines_core_dump_handler_when_it_crashes(rules: str) -> None:
+    # 0 would not keep the kernel from starting it, as root and outside, if core_pattern is a pipe; 1 does.
+    program = LOWER_THE_LIMIT.replace("PRLIMIT64", str(PRLIMIT64))
+    assert run("--policy", rules, "--", sys.executable, "-c", program).stdout == "(1, 1)\n"
