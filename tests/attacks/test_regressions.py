@@ -139,6 +139,30 @@ def test_program_is_not_led_to_another_socket_when_the_brokers_lies_in_its_tree(
     assert (ran.returncode, "could change what is trusted" in ran.stderr) == (125, True)
 
 
+# --- what is to stay as it is -----------------------------------------------------------------------------------
+
+
+def test_program_cannot_rename_what_keeps_a_file_when_writable_trees_nest(rules: str, tree: Path) -> None:
+    (tree / "below").mkdir()
+    (tree / "below" / "kept").touch()
+    options = ["--rw", f"{tree}", "--rw", f"{tree}/below", "--ro", f"{tree}/below/kept"]
+    # Which of the trees was seen as the one above came of the hashes of their names.
+    for seed in range(6):
+        ran = run("--policy", rules, *options, "--", "true", env={**os.environ, "PYTHONHASHSEED": str(seed)})
+        assert (ran.returncode, "could put something else in its place" in ran.stderr) == (125, True)
+
+
+@pytest.mark.parametrize("name", ["other/kept", "shortcut"])
+def test_program_cannot_write_what_is_kept_when_a_link_names_it(
+    rules: str, place: Path, tree: Path, name: str
+) -> None:
+    (tree / "kept").touch()
+    (place / "other").symlink_to(tree)
+    (place / "shortcut").symlink_to(tree / "kept")
+    ran = run("--policy", rules, "--rw", str(tree), "--ro", str(place / name), "--", "true")
+    assert (ran.returncode, f"name it by {tree}" in ran.stderr) == (125, True)
+
+
 # --- the rest of the machine ------------------------------------------------------------------------------------
 
 LOWER_THE_LIMIT = """
