@@ -127,8 +127,9 @@ class Supervisor:
     def _start_worker(self, policy: Policy) -> tuple[int, socket.socket, int]:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         records, record_end = audit_pipe()
-        sys.stdout.flush()
-        sys.stderr.flush()
+        for stream in (sys.stdout, sys.stderr):
+            if stream is not None:  # where Python was started without it
+                stream.flush()
         pid = os.fork()
         if pid == 0:
             run_worker(policy, theirs, record_end)

@@ -232,7 +232,9 @@ class Root:
                 0o644,
                 dir_fd=parent,
             )
-            with open(fd, "w", encoding="utf-8") as file:
+            with open(
+                fd, "w", encoding="utf-8", errors="surrogateescape"
+            ) as file:  # --work may have any name
                 file.write(text)
         finally:
             os.close(parent)

@@ -263,3 +263,25 @@ def test_program_takes_no_terminals_requests_or_leases_from_the_machine(rules: s
     (place / "shown").touch()
     command = [sys.executable, "-c", EXHAUST.replace("IO_SETUP", str(IO_SETUP)), str(place / "shown")]
     assert run("--policy", rules, "--ro", str(place / "shown"), "--", *command).stdout == "True -1\n"
+
+
+# --- odd callers ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("closed", [(0,), (1,), (2,), (0, 1), (1, 2), (0, 1, 2)])
+def test_program_has_its_connection_beside_the_standard_files_when_those_were_closed(
+    rules: str, closed: tuple[int, ...]
+) -> None:
+    close = " ".join(f"{fd}>&-" for fd in closed)
+    command = [*FDBROKER, "run", "--policy", rules, "--audit", "-", "--", "sh", "-c", "exit $FDBROKER_FD"]
+    shell = ["sh", "-c", f'exec "$@" {close}', "sh", *command]
+    ran = subprocess.run(shell, cwd="/", capture_output=True, timeout=SECONDS, check=False)
+    assert 2 < ran.returncode < 100
+
+
+def test_work_directory_may_have_any_name(rules: str, place: Path) -> None:
+    work = os.fsencode(place) + b"/\xff:\n"
+    os.mkdir(work)
+    os.chmod(work, 0o777)
+    ran = run("--policy", rules, "--work", os.fsdecode(work), "--", "pwd", text=False)
+    assert (ran.returncode, ran.stdout) == (0, work + b"\n")
