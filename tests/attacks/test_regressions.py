@@ -5,10 +5,11 @@ import shutil
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support import TREE, allow, policy
+from support import TREE, Broker, allow, policy
 
 FDBROKER = [sys.executable, "-m", "broker.main"]
 SECONDS = 60
@@ -213,6 +214,34 @@ def test_program_without_namespaces_inherits_no_socket_that_reaches_others(rules
     with ours, theirs:
         ran = run("--policy", rules, "--weak", "namespaces", "--", "true", refused=UNSHARE, stdin=theirs)
     assert ran.returncode == 0
+
+
+# Every socket answers it, of whatever family, for the network that it was made in.
+INTERFACES = """
+import array, fcntl, struct
+room = array.array("B", bytes(4096))
+answer = fcntl.ioctl(connection, 0x8912, struct.pack("iL", 4096, room.buffer_info()[0]))  # SIOCGIFCONF
+print(struct.unpack("iL", answer)[0])
+"""
+
+
+@pytest.mark.parametrize("embedded", [True, False])
+def test_program_without_a_network_learns_no_interfaces_from_its_connection(
+    rules: str, start_broker: Callable[[str], Broker], embedded: bool
+) -> None:
+    by = ["--policy", rules] if embedded else ["--socket", start_broker(Path(rules).read_text()).socket]
+    program = f"import os\nconnection = int(os.environ['FDBROKER_FD'])\n{INTERFACES}"
+    ran = run(*by, "--net", "none", "--", sys.executable, "-c", program)
+    assert (ran.stdout, ran.stderr) == ("0\n", "")
+
+
+def test_embedding_program_learns_no_interfaces_from_its_connection(rules: str) -> None:
+    split = f"from broker.embed import embed\nclient = embed({rules!r}, net='none')\n"
+    program = f"{split}connection = client._connection.fileno()\n{INTERFACES}"
+    ran = subprocess.run(
+        [sys.executable, "-c", program], cwd=TREE, capture_output=True, text=True, timeout=SECONDS
+    )
+    assert (ran.stdout, ran.stderr) == ("0\n", "")
 
 
 # --- the rest of the machine ------------------------------------------------------------------------------------
