@@ -8,6 +8,7 @@ import collections
 import contextlib
 import errno
 import functools
+import gc
 import json
 import os
 import select
@@ -80,12 +81,19 @@ class Supervisor:
         self._handlers[fd] = handler
         self._epoll.register(fd, select.EPOLLIN)
 
+    def unwatch(self, fd: int) -> None:
+        """End what watch() began."""
+        del self._handlers[fd]
+        self._epoll.unregister(fd)
+
     def stop(self) -> None:
         """Let run() return."""
         self._running = False
 
     def run(self) -> None:
         """Serve until stop() is called. Raises WorkerDied."""
+        gc.freeze()  # what is loaded by now stays: the collector need not look at it again
+        gc.enable()
         while self._running:
             for fd, _ in self._epoll.poll(self._timeout()):
                 handler = self._handlers.get(fd)

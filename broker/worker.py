@@ -190,6 +190,7 @@ def run_worker(policy: Policy, control: socket.socket, audit: int) -> Any:
         # Listening sockets, and in an embedded broker whatever the program had open, are not the worker's.
         close_all_but((0, 1, 2, control.fileno(), audit))
         gc.freeze()  # what is loaded by now stays: the collector need not look at it again
+        gc.enable()
         Worker(policy, control, audit).run()
         status = 0
     except BaseException:  # the last chance to say why

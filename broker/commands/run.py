@@ -6,6 +6,7 @@ take half the time that they would one after the other. Its program waits until 
 
 import argparse
 import contextlib
+import gc
 import os
 import socket
 from collections.abc import Callable, Iterator, Sequence
@@ -144,6 +145,7 @@ class _Run:
             extra = {"FDBROKER_FD": str(number), "FDBROKER_SOCKET": path}
             child, _, _ = self._start(stack, sandbox, extra, connect, None)
             connection.close()
+            gc.enable()
             return attend(child, self._signals)
 
     def _start(
