@@ -11,8 +11,7 @@ as nodes. What the keys mean is the subject of `schema` and `profile`.
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 import yaml
 
@@ -40,8 +39,7 @@ _LINE_END = re.compile("\r\n|\r|\n")
 _NEEDS_QUOTES = frozenset("[]{}:*&!@`%")
 
 
-@dataclass(slots=True)
-class Section:
+class Section(NamedTuple):
     """A top-level key and what stands under it."""
 
     key: Scalar

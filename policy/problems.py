@@ -4,7 +4,6 @@ A problem says what was found and what was expected. Nothing here decides what a
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from difflib import get_close_matches
 from itertools import islice
 from typing import NamedTuple, NoReturn
@@ -32,8 +31,7 @@ class Position(NamedTuple):
         return f"{self.file}:{self.line}:{self.column}"
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Problem:
+class Problem(NamedTuple):
     """One thing that is wrong, and where; line and column count from 1."""
 
     file: str

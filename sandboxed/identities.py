@@ -15,8 +15,8 @@ import grp
 import os
 import pwd
 import socket
-from dataclasses import dataclass
 from types import TracebackType
+from typing import NamedTuple
 
 # The range from which systemd takes uids for services with DynamicUser=, so no account should be in it.
 FIRST_UNUSED_UID = 61184
@@ -34,8 +34,7 @@ class IdentityError(LookupError):
     """There is no such user, or no uid that is free."""
 
 
-@dataclass(frozen=True, slots=True)
-class Identity:
+class Identity(NamedTuple):
     """Who a confined program runs as."""
 
     uid: int
