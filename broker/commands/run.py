@@ -4,7 +4,6 @@ The sandbox is begun first, and the broker made while the kernel and the other p
 take half the time that they would one after the other. Its program waits until both are ready.
 """
 
-import argparse
 import contextlib
 import gc
 import os
@@ -13,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from broker.commands.common import Unusable, say
-from broker.commands.run_options import OWN_TROUBLE, environment_of, parse, sandbox_of
+from broker.commands.run_options import OWN_TROUBLE, Options, environment_of, parse, sandbox_of
 from broker.connections import embedded_pair
 from broker.installation import own_trees, refuse_writable
 from sandboxed.child import Child
@@ -67,7 +66,7 @@ def _profile(name: str | None) -> "Profile | None":
     return profile_from(name)
 
 
-def _trusted(options: argparse.Namespace) -> list[str]:
+def _trusted(options: Options) -> list[str]:
     named = [options.policy, options.audit if options.audit != "-" else None, options.profile]
     return [*own_trees(), *(path for path in named if path is not None and os.path.exists(path))]
 
@@ -90,7 +89,7 @@ def _identity(user: str | None) -> Iterator[_Who]:
 class _Run:
     """One run of a command."""
 
-    def __init__(self, options: argparse.Namespace, profile: "Profile | None", signals: Signals) -> None:
+    def __init__(self, options: Options, profile: "Profile | None", signals: Signals) -> None:
         self._options = options
         self._profile = profile
         self._signals = signals
@@ -98,6 +97,8 @@ class _Run:
     def embedded(self, sandbox: Sandbox) -> int:
         """With a broker of its own, this process."""
         options = self._options
+        policy_path = options.policy
+        assert policy_path is not None
         with contextlib.ExitStack() as stack:
             brokers: list[EmbeddedBroker] = []
             ours, theirs = embedded_pair()
@@ -111,7 +112,7 @@ class _Run:
                 if not brokers:  # a second attempt, without a layer, has the first one's broker
                     audit = audit_to(options.audit, standard=2)
                     stack.callback(os.close, audit)
-                    policy = policy_from(options.policy)
+                    policy = policy_from(policy_path)
                     brokers.append(stack.enter_context(EmbeddedBroker(policy, audit, ours)))
 
             number = theirs.fileno()
