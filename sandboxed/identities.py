@@ -26,6 +26,9 @@ _UID_COUNT = LAST_UNUSED_UID - FIRST_UNUSED_UID + 1
 # Where systemd keeps a file for each uid of a running service, also where nss-systemd is not installed.
 _SYSTEMD_UIDS = "/run/systemd/dynamic-uid"
 
+# Bytes of a process's status, read at once where its groups are few.
+_STATUS_BYTES = 16 * 1024
+
 # (uid_t) -1 means "leave it" to setresuid(2).
 _LARGEST_ID = 2**32 - 2
 
@@ -117,13 +120,26 @@ def _has_process(uid: int) -> bool:
     wanted = str(uid).encode()
     for process in filter(str.isdigit, os.listdir("/proc")):
         try:
-            with open(f"/proc/{process}/status", "rb") as file:
-                lines = file.read().splitlines()
+            status = _status(process)
         except (FileNotFoundError, ProcessLookupError):
             continue  # it has ended
-        if any(wanted in line.split() for line in lines if line.startswith((b"Uid:", b"Gid:"))):
+        if wanted not in status:
+            continue
+        if any(wanted in line.split() for line in status.splitlines() if line.startswith((b"Uid:", b"Gid:"))):
             return True
     return False
+
+
+def _status(process: str) -> bytes:
+    """/proc/PID/status. There may be thousands to read, and open() takes as long again as the kernel does."""
+    fd = os.open(f"/proc/{process}/status", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        parts = []
+        while part := os.read(fd, _STATUS_BYTES):
+            parts.append(part)
+        return b"".join(parts)
+    finally:
+        os.close(fd)
 
 
 def lookup(user: str) -> Identity:
