@@ -8,6 +8,7 @@ Rules that this module enforces:
 """
 
 import os
+import stat
 import sys
 from collections.abc import Iterable, Sequence
 
@@ -21,10 +22,12 @@ _FIRST_LINE_BYTES = 256
 
 
 def own_trees() -> list[str]:
-    """Where fdbroker and its interpreter lie: the program may run `fdbroker open` and import `sandboxed`."""
+    """Where fdbroker and its interpreter lie: the program may run `fdbroker open` and import `sandboxed`.
+
+    Of a checkout that is all of it: Python lists the directory that a package lies in before it imports it.
+    """
     packages = os.path.dirname(os.path.dirname(os.path.abspath(sandboxed.__file__)))
-    code = [os.path.join(packages, name) for name in ("sandboxed", "broker", "policy")]
-    return _beside_the_system([sys.prefix, sys.base_prefix, *code])
+    return _beside_the_system([sys.prefix, sys.base_prefix, packages])
 
 
 def import_trees() -> list[str]:
@@ -34,12 +37,38 @@ def import_trees() -> list[str]:
     )
 
 
-def needed_by(command: Sequence[str], path: str) -> list[str]:
-    """The files that `command` needs to start, looked for in `path`."""
+def needed_by(command: Sequence[str], path: str, *, by_others: bool) -> list[str]:
+    """The files that `command` needs to start, looked for in `path`.
+
+    `by_others`: it will run as another user, who finds in `path` only what everybody can reach. A command that is
+    named by its own path is shown to that user all the same.
+    """
     for candidate in find_command(command[0], path):
-        if os.path.isfile(candidate) and os.access(candidate, os.X_OK):
-            return _beside_the_system(_needs(os.path.abspath(candidate)))
+        if not (os.path.isfile(candidate) and os.access(candidate, os.X_OK)):
+            continue
+        if by_others and "/" not in command[0] and not _everybody_reaches(candidate):
+            continue
+        return _beside_the_system(_needs(os.path.abspath(candidate)))
     return []
+
+
+def shown_path(path: str, shown: Iterable[str]) -> str:
+    """Of the PATH `path` the directories that are there for a program which is shown `shown`; may be empty."""
+    trees = (*SYSTEM_TREES, *shown)
+    return ":".join(
+        directory
+        for directory in path.split(":")
+        if any(lies_in(directory, tree) or lies_in(tree, directory) for tree in trees)
+    )
+
+
+def _everybody_reaches(file: str) -> bool:
+    above = os.path.realpath(file)
+    while above != "/":
+        if not os.stat(above).st_mode & stat.S_IXOTH:
+            return False
+        above = os.path.dirname(above)
+    return True
 
 
 def _needs(program: str) -> list[str]:
@@ -76,7 +105,7 @@ def _beside_the_system(paths: Iterable[str]) -> list[str]:
         path = os.path.normpath(path)
         if path != "/" and os.path.exists(path) and not any(lies_in(path, tree) for tree in SYSTEM_TREES):
             kept.append(path)
-    return list(dict.fromkeys(kept))
+    return [path for path in dict.fromkeys(kept) if not any(path != one and lies_in(path, one) for one in kept)]
 
 
 def refuse_writable(trusted: Iterable[str], trees: Sequence[str]) -> None:

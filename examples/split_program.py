@@ -3,7 +3,7 @@
     .venv/bin/python examples/split_program.py FILE
 
 It appends a line to FILE. As root the confined half is a uid that nobody else has; as an ordinary user it
-stays that user, and Landlock is what keeps it from writing.
+stays that user. In both it has a root of its own, in which there is no FILE.
 """
 
 import os
@@ -28,7 +28,7 @@ def main(path: str) -> int:
     try:
         os.open(path, os.O_RDWR)
         return 1
-    except PermissionError as error:
+    except OSError as error:
         print(f"alone: {error.strerror}")
     with client.open(path, "a") as file:
         file.write("a line from the confined half\n")

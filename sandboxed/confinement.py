@@ -102,8 +102,13 @@ def give_up_privileges(sandbox: Sandbox) -> None:
     # Not dumpable again where the change of ids undid it: the init stays so, and the program until it is one.
     syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
     if sandbox.has(SECCOMP):
-        program = seccomp.build(unix_sockets=may_use_unix_sockets(sandbox), internet=sandbox.has_internet)
-        seccomp.install(program)
+        seccomp.install(
+            seccomp.build(
+                unix_sockets=may_use_unix_sockets(sandbox),
+                internet=sandbox.has_internet,
+                attributes=sandbox.has(NAMESPACES) or sandbox.changes_uid,
+            )
+        )
 
 
 def enter_domain(
@@ -115,6 +120,8 @@ def enter_domain(
     every path of the root still in reach: what it connects to sees the new uid. Raises when anything fails.
     """
     die_with(parent)
+    if not os.access(sandbox.home, os.R_OK | os.W_OK | os.X_OK):
+        raise StartError(f"{sandbox.home} cannot be used by uid {os.getuid()}: give it to that user, or name another")
     os.chdir(_directory(sandbox, cwd))
     if before_landlock is not None:
         before_landlock()

@@ -67,6 +67,11 @@ class HeldUid:
 
 def unused_uid() -> HeldUid:
     """A uid of systemd's DynamicUser range that nothing uses, held. Raises IdentityError if there is none."""
+    if not _is_mapped(FIRST_UNUSED_UID) or not _is_mapped(LAST_UNUSED_UID):
+        raise IdentityError(
+            f"this user namespace has no uids from {FIRST_UNUSED_UID} to {LAST_UNUSED_UID}, so root cannot become one: "
+            "give the container a range of uids, or start this as an ordinary user outside of it"
+        )
     # Not always the first: a file that an earlier run left somewhere seldom meets its uid again.
     start = int.from_bytes(os.urandom(4), "little")
     for step in range(_UID_COUNT):
@@ -77,6 +82,13 @@ def unused_uid() -> HeldUid:
         f"every uid from {FIRST_UNUSED_UID} to {LAST_UNUSED_UID} is in use or held by another run; "
         "name a user instead"
     )
+
+
+def _is_mapped(uid: int) -> bool:
+    """Whether `uid` has a number in this user namespace; see user_namespaces(7)."""
+    with open("/proc/self/uid_map", encoding="ascii") as file:
+        ranges = [list(map(int, line.split())) for line in file]
+    return any(first <= uid < first + count for first, _, count in ranges)
 
 
 def _try_to_hold(uid: int) -> HeldUid | None:

@@ -180,7 +180,16 @@ def _socketpair(unix_sockets: bool) -> Rows:
     )
 
 
-def rules(*, unix_sockets: bool, internet: bool) -> dict[str, Rows]:
+# Changes of mode, owner, times and attributes by name: Landlock does not restrict them, so that without a root of
+# its own a program with its user's uid would change all of its user's files. Those by fd stay, but for utimensat:
+# whether it has a name is a pointer, of which a filter here sees half.
+_BY_NAME = (
+    "chmod fchmodat fchmodat2 chown lchown fchownat utime utimes futimesat utimensat setxattr lsetxattr setxattrat "
+    "removexattr lremovexattr removexattrat file_setattr"
+)
+
+
+def rules(*, unix_sockets: bool, internet: bool, attributes: bool = True) -> dict[str, Rows]:
     """Every call that is not simply allowed, by its name."""
     table: dict[str, Rows] = {}
     for errno, names in REFUSED:
@@ -189,16 +198,23 @@ def rules(*, unix_sockets: bool, internet: bool) -> dict[str, Rows]:
     table.update(JUDGED)
     table["socket"] = _socket(unix_sockets, internet)
     table["socketpair"] = _socketpair(unix_sockets)
+    if not attributes:
+        table.update(dict.fromkeys(_BY_NAME.split(), (((), _REFUSE),)))
     return table
 
 
 def build(
-    *, unix_sockets: bool, internet: bool, architecture: syscall_numbers.Architecture | None = None
+    *,
+    unix_sockets: bool,
+    internet: bool,
+    attributes: bool = True,
+    architecture: syscall_numbers.Architecture | None = None,
 ) -> bytes:
     """The filter for install(), for this machine unless another `architecture` is given.
 
     unix_sockets: sockets that reach every socket file and abstract name of the network namespace.
     internet:     TCP and UDP.
+    attributes:   modes, owners, times and extended attributes of files by their names.
     Raises Unavailable on a machine whose system calls are not known here.
     """
     architecture = architecture or syscall_numbers.native()
@@ -207,7 +223,7 @@ def build(
     numbers = architecture.numbers()
     table = {
         numbers[name]: rows
-        for name, rows in rules(unix_sockets=unix_sockets, internet=internet).items()
+        for name, rows in rules(unix_sockets=unix_sockets, internet=internet, attributes=attributes).items()
         if name in numbers
     }
     return bpf.assemble(architecture.audit_arch, architecture.reviewed, table)

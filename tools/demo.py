@@ -186,9 +186,10 @@ class Demo:
             raise SystemExit(f"the broker did not start: {line}{broker.stderr.read()}")
         return broker
 
-    def _confined(self, *command: str) -> "subprocess.CompletedProcess[str]":
+    def _confined(self, *command: str, show: tuple[str, ...] = ()) -> "subprocess.CompletedProcess[str]":
         return subprocess.run(
-            [*FDBROKER, "run", "--socket", str(self.socket), "--", *command],
+            [*FDBROKER, "run", "--socket", str(self.socket), *show, "--", *command],
+            stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
             timeout=60,
@@ -225,7 +226,13 @@ class Demo:
         subprocess.run(["cc", "-std=c11", "-O2", "-o", str(program), str(source)], check=True)
         program.chmod(0o755)
         ran = self._confined(
-            "sh", "-c", 'exec "$0" "fd:$FDBROKER_FD" "$@"', str(program), item.path, *item.access
+            "sh",
+            "-c",
+            'exec "$0" "fd:$FDBROKER_FD" "$@"',
+            str(program),
+            item.path,
+            *item.access,
+            show=("--ro", str(program)),
         )
         if ran.returncode != 0:
             self.faults.append(f"the C client ended with {ran.returncode}: {ran.stdout}{ran.stderr.strip()}")

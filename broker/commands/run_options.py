@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from broker.commands.common import Unusable
-from broker.installation import needed_by, own_trees
+from broker.installation import needed_by, own_trees, shown_path
 from sandboxed.environment import DEFAULT_PATH, clean_environment
 from sandboxed.sandbox import LAYERS, LOOPBACK, NETWORKS, Limits, Sandbox, lies_in
 
@@ -88,6 +88,9 @@ def parse(arguments: Sequence[str]) -> Options:
         raise Unusable("--json goes with --dry-run")
     if not options.command:
         raise Unusable("there is no command to run: fdbroker run --policy FILE -- CMD …")
+    if "/" in options.command[0]:
+        # The program may start elsewhere, where the same words would mean another file.
+        options.command[0] = os.path.abspath(options.command[0])
     return options
 
 
@@ -108,7 +111,7 @@ def sandbox_of(options: Options, profile: "Profile | None", uid: int | None, gid
     path = os.environ.get("PATH", DEFAULT_PATH)
     needed = [
         one
-        for one in (*own_trees(), *needed_by(options.command, path))
+        for one in (*own_trees(), *needed_by(options.command, path, by_others=uid is not None))
         if not any(lies_in(one, tree) for tree in seen)
     ]
     return Sandbox(
@@ -132,4 +135,6 @@ def environment_of(
     if profile is not None:
         names += profile.environment
         values = {**dict(profile.variables), **values}
+    shown = (*sandbox.readonly, *sandbox.writable, sandbox.home)
+    values.setdefault("PATH", shown_path(os.environ.get("PATH", ""), shown) or DEFAULT_PATH)
     return clean_environment(sandbox, {**values, **extra}, names)

@@ -140,24 +140,36 @@ def test_signals_reach_the_program_and_its_end_is_reported(rules: str) -> None:
         assert process.stdout.read() == "caught\n"
 
 
-def test_program_and_worker_die_when_run_is_killed(rules: str) -> None:
+def test_program_and_all_of_its_sandbox_die_when_run_is_killed(rules: str) -> None:
     process = subprocess.Popen(
-        [*FDBROKER, "run", "--policy", rules, "--", "sh", "-c", "echo $$; echo $HOME; exec sleep 1000"],
+        [
+            *FDBROKER,
+            "run",
+            "--policy",
+            rules,
+            "--",
+            "sh",
+            "-c",
+            "sleep 1000 & setsid sleep 1000 & echo; wait",
+        ],
         cwd=TREE,
         stdout=subprocess.PIPE,
         text=True,
     )
     with process:
         assert process.stdout is not None
-        program = int(process.stdout.readline())
-        work = Path(process.stdout.readline().strip())
-        others = [
-            int(word) for word in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-        ]
+        process.stdout.readline()
+        # run, and below it: the worker, the init, the shell and two that sleep
+        wait_until(lambda: len(_descendants(process.pid)) >= 5, "all processes of the sandbox")
+        others = _descendants(process.pid)
         process.kill()
-    for pid in {program, *others}:
+    for pid in others:
         wait_until(lambda pid=pid: _is_gone(pid), f"the end of {pid}")
-    work.rmdir()  # a killed run cannot remove its work directory
+
+
+def _descendants(pid: int) -> list[int]:
+    children = [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return children + [one for child in children for one in _descendants(child)]
 
 
 def _is_gone(pid: int) -> bool:
@@ -171,9 +183,12 @@ def test_audit_goes_to_the_file_when_one_is_named(rules: str, secret: Path, plac
     audit = place / "audit.jsonl"
     run("--policy", rules, "--audit", str(audit), "--", sys.executable, "-c", OPEN.format(path=str(secret)))
     records = [json.loads(line) for line in audit.read_text().splitlines()]
-    assert [(one["verdict"], one["rule"], one["path"]) for one in records] == [
-        ("allow", "run/secret", str(secret))
-    ]
+    assert [one["event"] for one in records] == ["run", "open"]
+    assert (records[1]["verdict"], records[1]["rule"], records[1]["path"]) == (
+        "allow",
+        "run/secret",
+        str(secret),
+    )
     assert audit.stat().st_mode & 0o777 == 0o600
 
 

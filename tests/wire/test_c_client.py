@@ -135,7 +135,7 @@ SHELL = 'exec "$0" "fd:$FDBROKER_FD" "$@"'
 
 def run_client(program: Path, source: list[str], path: str, right: str) -> tuple[int, dict[str, Any]]:
     """What the client says that `fdbroker run` started, where the connection has a number of its own."""
-    command = [*RUN, *source, "--", "sh", "-c", SHELL, str(program), path, right]
+    command = [*RUN, *source, "--ro", str(program), "--", "sh", "-c", SHELL, str(program), path, right]
     result = subprocess.run(command, cwd=TREE, capture_output=True, text=True)
     assert result.stderr == ""
     return result.returncode, json.loads(result.stdout)
