@@ -121,7 +121,9 @@ def enter_domain(
     """
     die_with(parent)
     if not os.access(sandbox.home, os.R_OK | os.W_OK | os.X_OK):
-        raise StartError(f"{sandbox.home} cannot be used by uid {os.getuid()}: give it to that user, or name another")
+        raise StartError(
+            f"{sandbox.home} cannot be used by uid {os.getuid()}: give it to that user, or name another"
+        )
     os.chdir(_directory(sandbox, cwd))
     if before_landlock is not None:
         before_landlock()
