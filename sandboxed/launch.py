@@ -217,8 +217,12 @@ class _Chain:
         if starter:
             os.waitpid(starter, 0)
         if heard.init is not None:
-            # Our child by now, and not waited for yet, so the number is still its own.
-            os.kill(heard.init, signal.SIGKILL)
+            if self._sandbox.has(NAMESPACES):
+                # Our child by now, and not waited for yet, so the number is still its own.
+                os.kill(heard.init, signal.SIGKILL)
+            else:
+                # It alone knows its descendants, and ends them when it has no parent: killed, it would leave them to us.
+                self._close(self._caller_end, self._control)
             os.waitpid(heard.init, 0)
         if heard.terminal is not None:
             os.close(heard.terminal)
