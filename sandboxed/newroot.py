@@ -12,6 +12,7 @@ Rules that this module enforces:
 Called by the init of the new namespaces, which holds the privileges over them. See mount_namespaces(7).
 """
 
+import errno
 import os
 import stat
 
@@ -47,6 +48,9 @@ _ROOT_OPTIONS = "mode=0755,size=4m,nr_inodes=16k"
 # Files and directories that the program can make in memory: each is a kilobyte of the kernel's, whatever its size.
 _SCRATCH_INODES = 256 * 1024
 
+# How a machine refuses to mount at all, by a filter or an old kernel: no path's fault, so the layer is missing.
+_REFUSED_TO_ALL = (errno.EPERM, errno.ENOSYS)
+
 _NSSWITCH = "passwd: files\ngroup: files\nshadow: files\nhosts: files dns\n"
 
 
@@ -77,6 +81,8 @@ class Root:
         except OSError as error:
             if item.system and isinstance(error, FileNotFoundError):
                 return
+            if error.errno in _REFUSED_TO_ALL:
+                raise
             raise StartError(f"{item.path} cannot be shown: {error.strerror}") from error
         attributes = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV
         mount_setattr(tree, attributes if item.writable else attributes | MOUNT_ATTR_RDONLY)
@@ -203,6 +209,8 @@ class Root:
             finally:
                 os.close(target)
         except OSError as error:
+            if error.errno in _REFUSED_TO_ALL:
+                raise
             raise StartError(f"{path} cannot be shown: {error.strerror}") from error
         finally:
             os.close(parent)
