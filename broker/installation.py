@@ -105,7 +105,9 @@ def _beside_the_system(paths: Iterable[str]) -> list[str]:
         path = os.path.normpath(path)
         if path != "/" and os.path.exists(path) and not any(lies_in(path, tree) for tree in SYSTEM_TREES):
             kept.append(path)
-    return [path for path in dict.fromkeys(kept) if not any(path != one and lies_in(path, one) for one in kept)]
+    return [
+        path for path in dict.fromkeys(kept) if not any(path != one and lies_in(path, one) for one in kept)
+    ]
 
 
 def refuse_writable(trusted: Iterable[str], trees: Sequence[str]) -> None:

@@ -44,8 +44,8 @@ def _report(error: BaseException) -> bytes:
         content = {"kind": kind, "layer": error.layer, "reason": error.reason, "help": error.help}
     else:
         message = str(error) if isinstance(error, (StartError, RuntimeError)) else f"{kind}: {error}"
-        # Cut before it is encoded: escapes make up to six bytes of a character.
-        content = {"kind": kind, "message": message[: MESSAGE_BYTES // 8]}
+        # Cut before it is encoded: escapes make up to twelve bytes of a character.
+        content = {"kind": kind, "message": message[: MESSAGE_BYTES // 16]}
     return json.dumps(content).encode("ascii")
 
 

@@ -54,7 +54,11 @@ class Child:
         """`control` leads to the init; with `terminal` the program's terminal is to be relayed."""
         self.pid = pid
         self._program = os.pidfd_open(pid)
-        self.pidfd = self._program if init is None else os.pidfd_open(init)
+        try:
+            self.pidfd = self._program if init is None else os.pidfd_open(init)
+        except OSError:
+            os.close(self._program)
+            raise
         self.control = control
         self.terminal: int | None = None
         self.cgroup: Cgroup | None = None

@@ -104,11 +104,10 @@ class _Start:
         self._wanted_mask = mask
         self._mask: set[int] = set()
         self._cwd = _working_directory()
+        self._caller_end, self._chain_end, self._control, self._init_control = _pairs_above_standard_fds()
+        self._caller_end.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         self._cgroup = Cgroup.make(sandbox.limits) if sandbox.has(LIMITS) else None
         self._outer_terminal = terminal.outer() if sandbox.has(TERMINAL) else None
-        self._caller_end, self._chain_end = _pair_above_standard_fds()
-        self._caller_end.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
-        self._control, self._init_control = _pair_above_standard_fds()
 
     def begin(self, meanwhile: Callable[[], None] | None) -> "Child | Chain":
         """Fork the chain: the Child in the caller; in the program's process, confined and told to go, the Chain."""
@@ -146,7 +145,7 @@ class _Start:
                 raise heard.error or StartError("the sandbox ended before its program began")
             os.waitpid(starter, 0)
             starter = 0
-            child = Child(heard.program, heard.init, self._control)
+            child = self._hold(heard.program, heard.init)
             child.terminal, heard.terminal = heard.terminal, None
             child.cgroup, self._cgroup = self._cgroup, None
             self._caller_end.send(chain_messages.GO)
@@ -160,12 +159,20 @@ class _Start:
         finally:
             self._caller_end.close()
 
+    def _hold(self, program: int, init: int) -> Child:
+        try:
+            return Child(program, init, self._control)
+        except OSError as error:
+            raise StartError(f"cannot hold on to the program's process: {error.strerror}") from error
+
     def _listen(self, heard: "_Heard") -> None:
         """Hear the chain until the program's process waits for the word to go, or nobody is left who could speak."""
         while True:
             message, pid, fds = self._receive()
             if fds:
                 heard.terminal = fds[0]
+            if message == chain_messages.TERMINAL and not fds:
+                raise StartError("cannot take the program's terminal: too many open files")
             if message == chain_messages.INIT:
                 heard.init = pid
             elif message == chain_messages.PROGRAM:
@@ -200,8 +207,12 @@ class _Start:
         if starter:
             os.waitpid(starter, 0)
         if heard.init is not None:
-            # Our child by now, and not waited for yet, so the number is still its own.
-            os.kill(heard.init, signal.SIGKILL)
+            if self._sandbox.has(NAMESPACES):
+                # Our child by now, and not waited for yet, so the number is still its own.
+                os.kill(heard.init, signal.SIGKILL)
+            else:
+                # It alone knows its descendants, and ends them when it has no parent: killed, it would leave them.
+                self._close(self._caller_end, self._control)
             os.waitpid(heard.init, 0)
         if heard.terminal is not None:
             os.close(heard.terminal)
@@ -278,11 +289,17 @@ def _working_directory() -> str:
         return "/"
 
 
-def _pair_above_standard_fds() -> tuple[socket.socket, socket.socket]:
-    """A close-on-exec pair of which none is 0, 1 or 2, even where those are closed."""
-    low = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    with low[0], low[1]:
-        first, second = (
-            socket.socket(fileno=fcntl.fcntl(end.fileno(), fcntl.F_DUPFD_CLOEXEC, 3)) for end in low
-        )
-    return first, second
+def _pairs_above_standard_fds() -> list[socket.socket]:
+    """The ends of two close-on-exec pairs, of which none is 0, 1 or 2, even where those are closed."""
+    ends: list[socket.socket] = []
+    try:
+        for _ in range(2):
+            low = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            with low[0], low[1]:
+                for end in low:
+                    ends.append(socket.socket(fileno=fcntl.fcntl(end.fileno(), fcntl.F_DUPFD_CLOEXEC, 3)))
+    except OSError as error:
+        for end in ends:
+            end.close()
+        raise StartError(f"cannot make the connections to a sandbox: {error.strerror}") from error
+    return ends

@@ -3,7 +3,9 @@
 Lists, and the plan that comes of them and of what a sandbox was given; `newroot` builds it, and where there can
 be no root of its own, Landlock allows the same. Rules that this module enforces:
 - what was given beside hides what every sandbox shows at the same place, never the other way round;
-- nothing is shown inside a tree that the program may write: it could lead the name elsewhere;
+- inside a tree that the program may write, nothing is looked up by a name that it could lead elsewhere: what may be
+  written there is the tree's already; what may not must lie in the tree itself, and not deeper, where a directory
+  above it could be renamed;
 - / as a whole, /proc and /dev are never given: the devices are the broker's to give, and /proc is the sandbox's.
 """
 
@@ -94,6 +96,9 @@ class Shown(NamedTuple):
     path: str
     writable: bool
     system: bool  # one that every sandbox shows; it may be missing
+    nested: bool = (
+        False  # in a tree that the program may write: a link there is the program's, and not followed
+    )
 
 
 def plan(sandbox: Sandbox) -> list[Shown]:
@@ -116,10 +121,10 @@ def _given(sandbox: Sandbox) -> list[Shown]:
     given += [Shown(path, False, False) for path in sandbox.readonly if path not in writable]
     for item in given:
         _check(item, sandbox)
-    for tree in writable:
-        inside = next((item.path for item in given if item.path != tree and lies_in(item.path, tree)), None)
-        if inside is not None:
-            raise StartError(f"{inside} lies in {tree}, which the program may write: give one of them")
+    given = [
+        _placed(item, tree, sandbox) if (tree := _tree_above(item, writable)) else item for item in given
+    ]
+    given = [item for item in given if not (item.writable and item.nested)]
     if sandbox.socket is not None:
         given.append(Shown(sandbox.socket, False, False))
     return list(dict.fromkeys(given))
@@ -129,9 +134,10 @@ def _check(item: Shown, sandbox: Sandbox) -> None:
     path = item.path
     if not path.startswith("/") or os.path.normpath(path) != path or path.startswith("//"):
         raise StartError(f"{path!r} must be an absolute path without '.', '..' and doubled slashes")
-    if path == "/":
+    place = os.path.realpath(path)
+    if place == "/":
         raise StartError("/ as a whole would be no sandbox: name what the program needs")
-    if any(lies_in(path, tree) for tree in _NEVER_GIVEN):
+    if any(lies_in(name, tree) for tree in _NEVER_GIVEN for name in (path, place)):
         raise StartError(
             f"{path} cannot be shown: devices are the policy's to give, and /proc is the sandbox's own"
         )
@@ -141,9 +147,33 @@ def _check(item: Shown, sandbox: Sandbox) -> None:
         raise StartError(f"{path} cannot be shown: there is no such file or directory")
 
 
+def _tree_above(item: Shown, writable: set[str]) -> str | None:
+    """The writable tree that `item` lies in, but is not itself."""
+    return next((tree for tree in writable if tree != item.path and lies_in(item.path, tree)), None)
+
+
+def _placed(item: Shown, tree: str, sandbox: Sandbox) -> Shown:
+    """`item`, which lies in the writable `tree`."""
+    if item.writable:
+        return item._replace(nested=True)
+    if not sandbox.has(NAMESPACES):
+        raise StartError(
+            f"{item.path} lies in {tree}, which the program may write: only namespaces can keep it as it is"
+        )
+    if os.path.dirname(item.path) != tree or os.path.islink(item.path):
+        raise StartError(
+            f"{item.path} lies in {tree}, which the program may write, so it could put something else in its place: "
+            f"only what lies in {tree} itself, and is no link, can be kept as it is"
+        )
+    return item._replace(nested=True)
+
+
 def _is_shown_already(item: Shown, others: list[Shown]) -> bool:
     """Whether a tree above shows `item` in the same way. A writable one in a read-only tree is not."""
     return not item.writable and any(
-        other.path != item.path and lies_in(item.path, other.path) and not os.path.islink(other.path)
+        other.path != item.path
+        and not other.writable
+        and lies_in(item.path, other.path)
+        and not os.path.islink(other.path)
         for other in others
     )

@@ -5,6 +5,7 @@ what a failure means is the caller's to know. Flags keep their kernel names (lin
 """
 
 import ctypes
+import os
 
 from sandboxed.syscalls import AT_FDCWD, failed, libc, syscall
 
@@ -31,6 +32,7 @@ _OPEN_TREE_CLOEXEC = 0o2000000
 _MOVE_MOUNT_F_EMPTY_PATH = 0x4
 _MOVE_MOUNT_T_EMPTY_PATH = 0x40
 _AT_RECURSIVE = 0x8000
+_AT_SYMLINK_NOFOLLOW = 0x100
 _AT_EMPTY_PATH = 0x1000
 
 
@@ -49,31 +51,32 @@ def mount(source: str | None, target: str, kind: str | None, flags: int, options
     """mount(2)."""
     words = [None if word is None else word.encode() for word in (source, kind)]
     data = options.encode() if options else None
-    if libc.mount(words[0], target.encode(), words[1], ctypes.c_ulong(flags), data) != 0:
+    if libc.mount(words[0], os.fsencode(target), words[1], ctypes.c_ulong(flags), data) != 0:
         raise failed(f"mount({source!r}, {target!r}, {kind!r}, {flags:#x}, {options!r})")
 
 
 def umount2(target: str, flags: int) -> None:
     """umount2(2)."""
-    if libc.umount2(target.encode(), flags) != 0:
+    if libc.umount2(os.fsencode(target), flags) != 0:
         raise failed(f"umount2({target!r}, {flags})")
 
 
 def pivot_root(new_root: str, put_old: str) -> None:
     """pivot_root(2)."""
-    if libc.pivot_root(new_root.encode(), put_old.encode()) != 0:
+    if libc.pivot_root(os.fsencode(new_root), os.fsencode(put_old)) != 0:
         raise failed(f"pivot_root({new_root!r}, {put_old!r})")
 
 
-def open_tree_clone(path: str, *, directory: int = AT_FDCWD, recursive: bool = True) -> int:
+def open_tree_clone(path: str, *, recursive: bool = True, follow: bool = True) -> int:
     """A detached copy of the mount at `path`, with what is mounted below it; see open_tree(2).
 
-    A link as the last component is followed: the copy is of what it leads to.
+    If a link as the last component is followed, the copy is of what it leads to; else of the link.
     """
-    flags = _OPEN_TREE_CLONE | _OPEN_TREE_CLOEXEC | (_AT_RECURSIVE if recursive else 0)
-    fd: int = syscall(ctypes.c_long(_NR_OPEN_TREE), directory, path.encode(), ctypes.c_uint(flags))
+    flags = _OPEN_TREE_CLONE | _OPEN_TREE_CLOEXEC
+    flags |= (_AT_RECURSIVE if recursive else 0) | (0 if follow else _AT_SYMLINK_NOFOLLOW)
+    fd: int = syscall(ctypes.c_long(_NR_OPEN_TREE), AT_FDCWD, os.fsencode(path), ctypes.c_uint(flags))
     if fd < 0:
-        raise failed(f"open_tree({directory}, {path!r}, {flags:#x})")
+        raise failed(f"open_tree({path!r}, {flags:#x})")
     return fd
 
 

@@ -12,6 +12,7 @@ Rules that this module enforces:
 Called by the init of the new namespaces, which holds the privileges over them. See mount_namespaces(7).
 """
 
+import errno
 import os
 import stat
 
@@ -47,6 +48,9 @@ _ROOT_OPTIONS = "mode=0755,size=4m,nr_inodes=16k"
 # Files and directories that the program can make in memory: each is a kilobyte of the kernel's, whatever its size.
 _SCRATCH_INODES = 256 * 1024
 
+# How a machine refuses to mount at all, by a filter or an old kernel: no path's fault, so the layer is missing.
+_REFUSED_TO_ALL = (errno.EPERM, errno.ENOSYS)
+
 _NSSWITCH = "passwd: files\ngroup: files\nshadow: files\nhosts: files dns\n"
 
 
@@ -73,11 +77,15 @@ class Root:
                 self._links.append((item.path, os.readlink(item.path)))
                 return
         try:
-            tree = open_tree_clone(item.path)
+            tree = open_tree_clone(item.path, follow=not item.nested)
         except OSError as error:
             if item.system and isinstance(error, FileNotFoundError):
                 return
+            if error.errno in _REFUSED_TO_ALL:
+                raise
             raise StartError(f"{item.path} cannot be shown: {error.strerror}") from error
+        if stat.S_ISLNK(os.fstat(tree).st_mode):
+            raise StartError(f"{item.path} cannot be shown: it has become a link")
         attributes = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV
         mount_setattr(tree, attributes if item.writable else attributes | MOUNT_ATTR_RDONLY)
         self._mounts.append((item.path, tree, stat.S_ISDIR(os.fstat(tree).st_mode)))
@@ -173,7 +181,7 @@ class Root:
     def _find(self, path: str) -> int:
         """An O_PATH fd of `path` in the new root. Links are resolved inside of it."""
         flags = os.O_PATH
-        return syscalls.openat2(self._base, path.encode(), flags, syscalls.RESOLVE_IN_ROOT)
+        return syscalls.openat2(self._base, os.fsencode(path), flags, syscalls.RESOLVE_IN_ROOT)
 
     def _parent(self, path: str) -> int:
         """An O_PATH fd of the directory that `path` lies in, which is made if it is not there."""
@@ -203,6 +211,8 @@ class Root:
             finally:
                 os.close(target)
         except OSError as error:
+            if error.errno in _REFUSED_TO_ALL:
+                raise
             raise StartError(f"{path} cannot be shown: {error.strerror}") from error
         finally:
             os.close(parent)

@@ -72,6 +72,10 @@ def shared(place: Path) -> Path:
     path.chmod(0o777)
     (path / "file").write_text("content")
     (path / "file").chmod(0o666)
+    (path / "below").mkdir()
+    (path / "below" / "file").touch()
+    for name, target in (("link", "/etc"), ("to-dev", "/dev"), ("to-root", "/")):
+        (path / name).symlink_to(target)
     return path
 
 
@@ -87,6 +91,20 @@ def test_program_reads_what_is_shown_read_only_and_cannot_write_it(rules: str, s
 def test_program_writes_what_is_shown_for_writing(rules: str, shared: Path) -> None:
     ran = run("--policy", rules, "--rw", str(shared), "--", "sh", "-c", f"echo new > {shared}/file; pwd")
     assert (ran.stdout, (shared / "file").read_text()) == ("/sandbox\n", "new\n")
+
+
+def test_program_cannot_touch_what_is_kept_in_a_tree_that_it_may_write(rules: str, shared: Path) -> None:
+    (shared / "kept").mkdir()
+    (shared / "kept").chmod(0o777)
+    (shared / "kept" / "file").write_text("kept")
+    script = (
+        f"cd {shared}; echo new > file; for do in 'rm -r kept' 'mv kept other' 'touch kept/new'; do $do; done"
+    )
+    ran = run("--policy", rules, "--rw", str(shared), "--ro", str(shared / "kept"), "--", "sh", "-c", script)
+    assert ran.returncode != 0
+    assert sorted(os.listdir(shared)) == ["below", "file", "kept", "link", "to-dev", "to-root"]
+    assert [path.read_text() for path in (shared / "file", shared / "kept" / "file")] == ["new\n", "kept"]
+    assert os.listdir(shared / "kept") == ["file"]
 
 
 def test_program_starts_where_its_user_stands_when_that_is_shown(rules: str, shared: Path) -> None:
@@ -119,7 +137,13 @@ def test_home_and_temporary_files_are_gone_and_nobody_elses(rules: str) -> None:
         (["--rw", "PLACE/policy"], "could change what is trusted"),
         (["--work", "PLACE/policy"], "could change what is trusted"),
         (["--rw", str(TREE)], "could change what is trusted"),
-        (["--rw", "PLACE/shared", "--ro", "PLACE/shared/file"], "lies in"),
+        (
+            ["--rw", "PLACE/shared", "--ro", "PLACE/shared/below/file"],
+            "could put something else in its place",
+        ),
+        (["--rw", "PLACE/shared", "--ro", "PLACE/shared/link"], "could put something else in its place"),
+        (["--ro", "PLACE/shared/to-dev"], "devices are the policy's"),
+        (["--ro", "PLACE/shared/to-root"], "would be no sandbox"),
         (["--ro", "/"], "would be no sandbox"),
         (["--ro", "/dev/null"], "devices are the policy's"),
         (["--rw", "/proc"], "cannot be shown"),
