@@ -228,7 +228,7 @@ class _Chain:
                 # Our child by now, and not waited for yet, so the number is still its own.
                 os.kill(heard.init, signal.SIGKILL)
             else:
-                # It alone knows its descendants, and ends them when it has no parent: killed, it would leave them to us.
+                # It ends what it started when it has no parent; killed, it would leave that to us.
                 self._close(self._caller_end, self._control)
             os.waitpid(heard.init, 0)
         if heard.terminal is not None:
