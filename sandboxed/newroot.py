@@ -156,6 +156,7 @@ class Root:
         except FileNotFoundError:
             return
         tree = open_tree_clone("/dev/null", recursive=False)
+        mount_setattr(tree, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC | MOUNT_ATTR_RDONLY, recursive=False)
         move_mount(tree, target)
         os.close(tree)
         os.close(target)
