@@ -4,7 +4,7 @@ Lists, and the plan that comes of them and of what a sandbox was given; `newroot
 be no root of its own, Landlock allows the same. Rules that this module enforces:
 - what was given beside hides what every sandbox shows at the same place, never the other way round;
 - nothing is shown inside a tree that the program may write: it could lead the name elsewhere;
-- / as a whole, /proc and /dev are never given: the devices are the broker's to give, and /proc is the sandbox's.
+- / as a whole, /proc and /dev are never given, nor links that lead there: the devices are the broker's to give, and /proc is the sandbox's.
 """
 
 import os
@@ -129,9 +129,10 @@ def _check(item: Shown, sandbox: Sandbox) -> None:
     path = item.path
     if not path.startswith("/") or os.path.normpath(path) != path or path.startswith("//"):
         raise StartError(f"{path!r} must be an absolute path without '.', '..' and doubled slashes")
-    if path == "/":
+    names = (path, os.path.realpath(path))
+    if "/" in names:
         raise StartError("/ as a whole would be no sandbox: name what the program needs")
-    if any(lies_in(path, tree) for tree in _NEVER_GIVEN):
+    if any(lies_in(name, tree) for name in names for tree in _NEVER_GIVEN):
         raise StartError(
             f"{path} cannot be shown: devices are the policy's to give, and /proc is the sandbox's own"
         )
