@@ -197,13 +197,16 @@ class Root:
 
     def _attach(self, path: str, tree: int, is_directory: bool) -> None:
         """Mount `tree` at `path`, and close it."""
-        parent = self._parent(path)
         try:
-            name = os.path.basename(path)
-            if is_directory:
-                _make_directory(name, parent)
-            else:
-                _make_file(name, parent)
+            parent = self._parent(path)
+            try:
+                name = os.path.basename(path)
+                if is_directory:
+                    _make_directory(name, parent)
+                else:
+                    _make_file(name, parent)
+            finally:
+                os.close(parent)
             target = self._find(path)
             try:
                 move_mount(tree, target)
@@ -214,7 +217,6 @@ class Root:
                 raise
             raise StartError(f"{path} cannot be shown: {error.strerror}") from error
         finally:
-            os.close(parent)
             os.close(tree)
 
     def _make_link(self, path: str, target: str) -> None:
