@@ -4,7 +4,8 @@ Lists, and the plan that comes of them and of what a sandbox was given; `newroot
 be no root of its own, Landlock allows the same. Rules that this module enforces:
 - what was given beside hides what every sandbox shows at the same place, never the other way round;
 - nothing is shown inside a tree that the program may write: it could lead the name elsewhere;
-- / as a whole, /proc and /dev are never given, nor links that lead there: the devices are the broker's to give, and /proc is the sandbox's.
+- / as a whole, /proc and /dev are never given, nor links that lead there: the devices are the broker's to give,
+  and /proc is the sandbox's.
 """
 
 import os
