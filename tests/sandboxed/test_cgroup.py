@@ -86,7 +86,9 @@ def test_program_and_all_that_it_starts_are_in_the_group_until_the_child_is_clos
         os.close(writer)
         assert os.read(reader, 1) == b"x"
         assert str(child.pid) in Path(path, "cgroup.procs").read_text().split()
-        assert len(Path(path, "cgroup.procs").read_text().split()) == 4  # with the subshell and the init
+        assert (
+            len(Path(path, "cgroup.procs").read_text().split()) >= 3
+        )  # with what it left behind, and the init
         child.close()
         assert has_ended(reader)
         assert not os.path.exists(path)
