@@ -41,6 +41,7 @@ def connect(family, kind, address):
         one.connect(address)
 
 home = os.environ["HOME"]
+mark = os.path.basename(os.path.dirname(outside)) + "-new"
 death = ctypes.c_int()
 ctypes.CDLL(None).prctl(2, ctypes.byref(death))
 print(json.dumps({
@@ -59,8 +60,8 @@ print(json.dumps({
         "rename": (make(home + "/moving"), outcome(os.rename, home + "/moving", outside + "/moved"))[1],
         "link": outcome(os.link, outside + "/file", home + "/linked"),
         "seen": outcome(make, seen + "/new"),
-        "tmp": outcome(make, "/tmp/fdbroker-test-new"),
-        "shm": outcome(make, "/dev/shm/fdbroker-test-new"),
+        "tmp": outcome(make, "/tmp/" + mark),
+        "shm": outcome(make, "/dev/shm/" + mark),
         "proc": outcome(os.open, "/proc/self/comm", os.O_WRONLY),
     },
     "own": {
@@ -112,6 +113,8 @@ def facts(request: pytest.FixtureRequest) -> Iterator[Facts]:
         socket.create_server(("127.0.0.1", 0)) as tcp,
     ):
         stack.callback(shutil.rmtree, place)
+        for directory in ("/tmp", "/dev/shm"):  # where nothing is to be made
+            stack.callback(Path(directory, f"{place.name}-new").unlink, missing_ok=True)
         place.chmod(0o777)
         named.bind(path)
         abstract.bind(f"\0{path}")
