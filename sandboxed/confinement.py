@@ -143,9 +143,9 @@ def die_with(parent: int) -> None:
 
 
 def _directory(sandbox: Sandbox, cwd: str) -> str:
-    """Where the program starts: `cwd` if that is a directory which it was given, else its own."""
+    """Where the program starts: `cwd` if that is a directory which it was given and may enter, else its own."""
     given = any(lies_in(cwd, tree) for tree in (*sandbox.readonly, *sandbox.writable, sandbox.home))
-    return cwd if given and os.path.isdir(cwd) else sandbox.home
+    return cwd if given and os.path.isdir(cwd) and os.access(cwd, os.X_OK) else sandbox.home
 
 
 def _domain(sandbox: Sandbox) -> Domain:
