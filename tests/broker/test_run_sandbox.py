@@ -170,6 +170,21 @@ def test_policy_is_found_in_a_writable_tree_by_any_name(rules: str, place: Path)
     assert (ran.returncode, "could change what is trusted" in ran.stderr) == (125, True)
 
 
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_run_works_when_its_caller_has_closed_standard_files(rules: str, closed: str) -> None:
+    for command, status in ((["sh", "-c", "exit 3"], 3), (["no-such-command"], 127)):
+        line = [*FDBROKER, "run", "--policy", rules, "--", *command]
+        ran = subprocess.run(
+            ["sh", "-c", f'"$@" {closed}', "sh", *line],
+            cwd=TREE,
+            capture_output=True,
+            text=True,
+            timeout=SECONDS,
+        )
+        assert (ran.returncode, ran.stdout) == (status, "")
+        assert "Traceback" not in ran.stderr
+
+
 def test_environment_is_an_allow_list_and_what_was_asked_for(rules: str) -> None:
     environment = {
         **os.environ,
