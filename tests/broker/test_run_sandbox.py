@@ -142,6 +142,8 @@ def test_home_and_temporary_files_are_gone_and_nobody_elses(rules: str) -> None:
             "could put something else in its place",
         ),
         (["--rw", "PLACE/shared", "--ro", "PLACE/shared/link"], "could put something else in its place"),
+        (["--rw", "PLACE/shared", "--ro", "PLACE/shared/../shared"], "both read-only and written"),
+        (["--work", "PLACE/shared", "--ro", "PLACE/shared"], "both read-only and written"),
         (["--ro", "PLACE/shared/to-dev"], "devices are the policy's"),
         (["--ro", "PLACE/shared/to-root"], "would be no sandbox"),
         (["--ro", "/"], "would be no sandbox"),
