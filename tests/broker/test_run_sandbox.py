@@ -155,6 +155,8 @@ def test_home_and_temporary_files_are_gone_and_nobody_elses(rules: str) -> None:
         (["--weak", "everything"], "invalid choice"),
         (["--profile", "no-such-profile"], "no-such-profile"),
         (["--json"], "--dry-run"),
+        (["--env", "=value"], "there is no NAME"),
+        (["--env", "FDBROKER_SOCKET=/elsewhere"], "fdbroker's own to set"),
     ],
 )
 def test_run_refuses_and_says_why(
@@ -164,6 +166,12 @@ def test_run_refuses_and_says_why(
     assert (ran.returncode, ran.stdout) == (125, "")
     assert says in ran.stderr
     assert "Traceback" not in ran.stderr
+
+
+def test_file_that_is_no_program_is_told_from_one_that_is_not_there(rules: str, shared: Path) -> None:
+    for name, status, says in (("file", 126, "it is not executable (chmod +x it"), ("no", 127, "not found")):
+        ran = run("--policy", rules, "--", str(shared / name))
+        assert (ran.returncode, says in ran.stderr) == (status, True)
 
 
 def test_policy_is_found_in_a_writable_tree_by_any_name(rules: str, place: Path) -> None:
