@@ -116,7 +116,8 @@ def _split(policy: Policy, audit_path: str | None, sandbox: Sandbox, weak: Colle
             say("embed", f"goes on without the layer {error.layer!r}, as `weak` says: {error.reason}")
         broker = stack.enter_context(EmbeddedBroker(policy, audit, ours))
         status = broker.serve(child, sandbox, missing, signals)
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:  # where Python was started without it
+            stream.flush()
     # Not sys.exit(): what the caller would clean up belongs to the confined half, which has done it.
     os._exit(status)

@@ -35,7 +35,8 @@ _END_SECONDS = 5.0
 
 def complain(message: str) -> None:
     """Tell the administrator, on standard error."""
-    print(f"fdbroker: {message}", file=sys.stderr, flush=True)
+    if sys.stderr is not None:  # None would be standard output
+        print(f"fdbroker: {message}", file=sys.stderr, flush=True)
 
 
 class WorkerDied(Exception):
@@ -134,8 +135,9 @@ class Supervisor:
     def _start_worker(self, policy: Policy) -> tuple[int, socket.socket, int]:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         records, record_end = audit_pipe()
-        sys.stdout.flush()
-        sys.stderr.flush()
+        for stream in (sys.stdout, sys.stderr):
+            if stream is not None:  # where Python was started without it
+                stream.flush()
         pid = os.fork()
         if pid == 0:
             run_worker(policy, theirs, record_end)

@@ -119,7 +119,10 @@ def _given(sandbox: Sandbox) -> list[Shown]:
     if sandbox.work is not None:
         given.append(Shown(sandbox.work, True, False))
     writable = {item.path for item in given}
-    given += [Shown(path, False, False) for path in sandbox.readonly if path not in writable]
+    for path in sandbox.readonly:
+        if path in writable:
+            raise StartError(f"{path} is to be both read-only and written: name it once")
+        given.append(Shown(path, False, False))
     for item in given:
         _check(item, sandbox)
     given = [

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from broker.commands.common import Unusable
 from broker.installation import needed_by, own_trees, shown_path
+from sandboxed.child import CommandNotExecutable
 from sandboxed.environment import DEFAULT_PATH, clean_environment
 from sandboxed.sandbox import LAYERS, LOOPBACK, NETWORKS, Limits, Sandbox, lies_in
 
@@ -88,10 +89,28 @@ def parse(arguments: Sequence[str]) -> Options:
         raise Unusable("--json goes with --dry-run")
     if not options.command:
         raise Unusable("there is no command to run: fdbroker run --policy FILE -- CMD …")
+    for word in options.env:
+        _check_variable(word.partition("=")[0])
     if "/" in options.command[0]:
         # The program may start elsewhere, where the same words would mean another file.
         options.command[0] = os.path.abspath(options.command[0])
+        _check_executable(options.command[0])
     return options
+
+
+def _check_executable(path: str) -> None:
+    """Say what is wrong with a file that is there and cannot be run: in the sandbox it would not even be seen."""
+    if os.path.isfile(path) and not os.access(path, os.X_OK):
+        raise CommandNotExecutable(
+            f"{path}: cannot be run: it is not executable (chmod +x it, or name its interpreter and show it with --ro)"
+        )
+
+
+def _check_variable(name: str) -> None:
+    if not name:
+        raise Unusable("--env takes NAME or NAME=VALUE, and there is no NAME")
+    if name.startswith("FDBROKER_"):
+        raise Unusable(f"--env {name}: names that begin with FDBROKER_ are fdbroker's own to set")
 
 
 def sandbox_of(options: Options, profile: "Profile | None", uid: int | None, gid: int | None) -> Sandbox:
