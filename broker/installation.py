@@ -12,18 +12,15 @@ import os
 import re
 import stat
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 
 import sandboxed
 from sandboxed.child import find_command
-from sandboxed.layout import SYSTEM_TREES
+from sandboxed.layout import SYSTEM_TREES, passed
 from sandboxed.sandbox import StartError, lies_in
 
 # Bytes of a script's first line that the kernel looks at (execve(2)).
 _FIRST_LINE_BYTES = 256
-
-# kernel: MAXSYMLINKS
-_MOST_LINKS = 40
 
 
 def own_trees() -> list[str]:
@@ -140,7 +137,7 @@ def refuse_writable(trusted: Iterable[str], trees: Sequence[str]) -> None:
     beside = own_trees()  # these have what is their user's own beside the code
     named = [path for path in trusted if path not in beside]
     for path in (*beside, *named, *code) if identities else ():
-        for place in _passed(path):
+        for place in passed(path):
             tree = identities.get(_identity(place) or (0, 0))
             if tree is not None:
                 raise StartError(
@@ -149,27 +146,13 @@ def refuse_writable(trusted: Iterable[str], trees: Sequence[str]) -> None:
                 )
     outer = {identity: path for path in (*named, *code) if (identity := _identity(path)) is not None}
     for tree in trees:
-        for place in _passed(tree):
+        for place in passed(tree):
             around = outer.get(_identity(place) or (0, 0))
             if around is not None:
                 raise StartError(
                     f"{tree}, which the program may write, lies in {around}: it could change what is trusted the next "
                     "time; give another tree"
                 )
-
-
-def _passed(path: str) -> Iterator[str]:
-    """Every place on the way from / to `path`, links followed one by one: what changes one of them leads elsewhere."""
-    place, links = "/", 0
-    names = os.path.join(os.getcwd(), path).split("/")
-    while names:
-        name = names.pop(0)
-        place = os.path.dirname(place) if name == ".." else os.path.normpath(os.path.join(place, name))
-        yield place
-        if os.path.islink(place) and links < _MOST_LINKS:
-            links += 1
-            names = [*os.readlink(place).split("/"), *names]
-            place = "/" if names[0] == "" else os.path.dirname(place)
 
 
 def _identity(path: str) -> tuple[int, int] | None:

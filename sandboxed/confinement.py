@@ -20,6 +20,7 @@ import errno
 import fcntl
 import os
 import signal
+import socket
 import stat
 from collections.abc import Callable
 
@@ -62,11 +63,49 @@ def check_layers(sandbox: Sandbox) -> None:
         raise LayerMissing(SECCOMP, "system calls cannot be filtered", help)
     if not sandbox.has(NAMESPACES) and not sandbox.has(SECCOMP) and not sandbox.has(LANDLOCK):
         raise StartError("without namespaces, Landlock and seccomp nothing would hold the program")
+    _refuse_sockets(sandbox)
     if _shares_uid_with_broker(sandbox) and not (sandbox.has(LANDLOCK) and abi >= landlock.SCOPES_ABI):
         raise StartError(
             "the program would have the broker's uid, and nothing would keep it from sending the broker signals: "
             "that needs namespaces, or Landlock of Linux 6.12; start it as root, or use a broker of another uid"
         )
+
+
+def _refuse_sockets(sandbox: Sandbox) -> None:
+    """Raise StartError for a standard file that is a socket by which the program could reach further than by its own.
+
+    A TCP socket, connected or not, can be connected anew, and is of the network that it was made in. So is a Unix one,
+    where no root of its own hides the names, unless it is connected for good.
+    """
+    for fd, name in enumerate(("input", "output", "error")):
+        try:
+            kind = stat.S_IFMT(os.fstat(fd).st_mode)
+        except OSError:
+            continue  # closed
+        if kind != stat.S_IFSOCK:
+            continue
+        with socket.socket(fileno=os.dup(fd)) as inherited:
+            if inherited.family != socket.AF_UNIX:
+                if sandbox.network != HOST:
+                    raise StartError(
+                        f"standard {name} is a network's socket, by which the program could reach what --net "
+                        f"{sandbox.network} keeps from it: use --net host, or put a pipe in between"
+                    )
+            elif not may_use_unix_sockets(sandbox) and not _is_connected_for_good(inherited):
+                raise StartError(
+                    f"standard {name} is a socket that can be connected to any other, and no namespaces hide them"
+                )
+
+
+def _is_connected_for_good(inherited: socket.socket) -> bool:
+    """Whether a Unix socket has a peer, and can get no other: a datagram socket can send to any."""
+    if inherited.type == socket.SOCK_DGRAM:
+        return False
+    try:
+        inherited.getpeername()
+    except OSError:
+        return False
+    return True
 
 
 def _needs_scopes(sandbox: Sandbox) -> bool:

@@ -1756,7 +1756,8 @@ static bool raise_limits(void)
 		if (getrlimit(limit, &now) < 0 || now.rlim_max == RLIM_INFINITY)
 			continue;
 		now.rlim_max++;
-		if (setrlimit(limit, &now) == 0)
+		struct rlimit then;
+		if (setrlimit(limit, &now) == 0 && getrlimit(limit, &then) == 0 && then.rlim_max == now.rlim_max)
 			return proven("limit %u", limit);
 	}
 	return refused("setrlimit");

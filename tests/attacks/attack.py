@@ -1590,6 +1590,8 @@ def raise_limits() -> str:
         if hard == resource.RLIM_INFINITY:
             raise NotProven("infinite")
         resource.setrlimit(limit, (soft, hard + 1))
+        if resource.getrlimit(limit)[1] == hard:
+            raise NotProven("it stays what it was")
 
     return any_of(lift, names)
 

@@ -32,10 +32,24 @@ def tree(place: Path) -> Path:
     return path
 
 
-def run(*arguments: str, **options: object) -> "subprocess.CompletedProcess[str]":
-    """`fdbroker run` to its end."""
+# Has the kernel refuse a system call with EPERM, as a container's filter does, before it runs a command.
+REFUSE = """
+import os, sys
+from sandboxed import bpf, seccomp, syscall_numbers, syscalls
+number, *command = sys.argv[1:]
+syscalls.prctl(38, 1)  # PR_SET_NO_NEW_PRIVS
+here = syscall_numbers.native()
+seccomp.install(bpf.assemble(here.audit_arch, here.reviewed, {int(number): (((), bpf.refuse(1)),)}))
+os.execv(command[0], command)
+"""
+UNSHARE = {"x86_64": 272, "aarch64": 97}[os.uname().machine]
+
+
+def run(*arguments: str, refused: int | None = None, **options: object) -> "subprocess.CompletedProcess[str]":
+    """`fdbroker run` to its end, where the kernel refuses the system call `refused`."""
+    outer = [] if refused is None else [sys.executable, "-c", REFUSE, str(refused)]
     return subprocess.run(  # type: ignore[call-overload, no-any-return]
-        [*FDBROKER, "run", *arguments],
+        [*outer, *FDBROKER, "run", *arguments],
         **{
             "cwd": "/",
             "stdout": subprocess.PIPE,
@@ -137,6 +151,68 @@ def test_program_is_not_led_to_another_socket_when_the_brokers_lies_in_its_tree(
         (tree / "broker.sock").symlink_to(tree / "bus")
         ran = run("--socket", str(tree / "broker.sock"), "--rw", str(tree), "--", "true")
     assert (ran.returncode, "could change what is trusted" in ran.stderr) == (125, True)
+
+
+# --- what is to stay as it is -----------------------------------------------------------------------------------
+
+
+def test_program_cannot_rename_what_keeps_a_file_when_writable_trees_nest(rules: str, tree: Path) -> None:
+    (tree / "below").mkdir()
+    (tree / "below" / "kept").touch()
+    options = ["--rw", f"{tree}", "--rw", f"{tree}/below", "--ro", f"{tree}/below/kept"]
+    # Which of the trees was seen as the one above came of the hashes of their names.
+    for seed in range(6):
+        ran = run("--policy", rules, *options, "--", "true", env={**os.environ, "PYTHONHASHSEED": str(seed)})
+        assert (ran.returncode, "could put something else in its place" in ran.stderr) == (125, True)
+
+
+@pytest.mark.parametrize("name", ["other/kept", "shortcut"])
+def test_program_cannot_write_what_is_kept_when_a_link_names_it(
+    rules: str, place: Path, tree: Path, name: str
+) -> None:
+    (tree / "kept").touch()
+    (place / "other").symlink_to(tree)
+    (place / "shortcut").symlink_to(tree / "kept")
+    ran = run("--policy", rules, "--rw", str(tree), "--ro", str(place / name), "--", "true")
+    assert (ran.returncode, f"name it by {tree}" in ran.stderr) == (125, True)
+
+
+# --- what is inherited ------------------------------------------------------------------------------------------
+
+# A connected TCP socket lets go of its peer, and is connected to somebody else of the host's network.
+CONNECT_ANEW = """
+import ctypes, socket, sys
+inherited = socket.socket(fileno=0)
+ctypes.CDLL(None).connect(0, bytes(16), 16)  # AF_UNSPEC
+inherited.connect(("127.0.0.1", int(sys.argv[1])))
+print("connected")
+"""
+
+
+@pytest.mark.parametrize(("network", "reaches"), [("loopback", False), ("none", False), ("host", True)])
+def test_program_reaches_no_network_by_the_socket_that_is_its_standard_input(
+    rules: str, network: str, reaches: bool
+) -> None:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as peer,
+        socket.create_server(("127.0.0.1", 0)) as other,
+        socket.create_connection(peer.getsockname()) as inherited,
+    ):
+        command = [sys.executable, "-c", CONNECT_ANEW, str(other.getsockname()[1])]
+        ran = run("--policy", rules, "--net", network, "--", *command, stdin=inherited)
+    assert (ran.returncode == 0, ran.stdout == "connected\n") == (reaches, reaches)
+    assert reaches or "standard input is a network's socket" in ran.stderr
+
+
+@pytest.mark.parametrize("kind", [socket.SOCK_STREAM, socket.SOCK_DGRAM, socket.SOCK_SEQPACKET])
+def test_program_without_namespaces_inherits_no_socket_that_reaches_others(rules: str, kind: int) -> None:
+    with socket.socket(socket.AF_UNIX, kind) as inherited:
+        ran = run("--policy", rules, "--weak", "namespaces", "--", "true", refused=UNSHARE, stdin=inherited)
+    assert (ran.returncode, "can be connected to any other" in ran.stderr) == (125, True)
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ran = run("--policy", rules, "--weak", "namespaces", "--", "true", refused=UNSHARE, stdin=theirs)
+    assert ran.returncode == 0
 
 
 # --- the rest of the machine ------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ def program(path: Path, content: str = "", mode: int = 0o755) -> Path:
 
 
 def needs(command: str | Path, path: Iterable[str | Path] = ()) -> set[str]:
-    return set(needed_by([str(command)], ":".join(map(str, path))))
+    return set(needed_by([str(command)], ":".join(map(str, path)), by_others=False))
 
 
 def test_program_of_the_system_needs_nothing() -> None:

@@ -13,7 +13,7 @@ import pytest
 from sandboxes import WAYS, has_ended, make_sandbox, nothing_left, python, start_shell, with_python
 from support import readable
 
-from sandboxed import launch
+from sandboxed import chain
 from sandboxed.environment import clean_environment
 from sandboxed.launch import start
 from sandboxed.sandbox import Sandbox
@@ -158,11 +158,11 @@ def test_run_ends_when_its_caller_was_killed(sandbox: Sandbox, hiding: str, pipe
     assert os.read(reader, 1) == b""
 
 
-# (step of the chain by the name that `launch` calls it by, whether behind it, whether the program was told to go)
+# (step of the chain by the name that `chain` calls it by, whether behind it, whether the program was told to go)
 STEPS = [
     ("check_layers", False, False),
     ("check_layers", True, False),
-    ("_starter", False, False),
+    ("start", False, False),
     ("_init", False, False),
     ("give_up_privileges", False, False),
     ("give_up_privileges", True, False),
@@ -179,7 +179,7 @@ def test_nothing_is_left_when_the_caller_is_killed_on_a_step_of_the_chain(
     sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, step: str, after: bool, told_to_go: bool
 ) -> None:
     """The process whose step it is stands still until the caller is dead, and then goes on."""
-    owner = launch._Chain if hasattr(launch._Chain, step) else launch
+    owner = chain.Chain if hasattr(chain.Chain, step) else chain
     original = getattr(owner, step)
     outside, inside = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 
