@@ -36,6 +36,7 @@ class _Who(NamedTuple):
 
 def main(arguments: Sequence[str]) -> int:
     """Run the command that `arguments` name, and return its exit status."""
+    _open_standard_files()
     try:
         options = parse(arguments)
         profile = _profile(options.profile)
@@ -56,6 +57,13 @@ def main(arguments: Sequence[str]) -> int:
     except (Unusable, IdentityError, OSError) as error:
         say("run", error)
         return OWN_TROUBLE
+
+
+def _open_standard_files() -> None:
+    """Of standard input, output and error those that are closed: what we open must not be taken for them."""
+    while (null := os.open("/dev/null", os.O_RDWR)) <= 2:
+        pass
+    os.close(null)
 
 
 def _profile(name: str | None) -> "Profile | None":

@@ -237,3 +237,51 @@ def test_program_does_not_start_the_machines_core_dump_handler_when_it_crashes(r
     # 0 would not keep the kernel from starting it, as root and outside, if core_pattern is a pipe; 1 does.
     program = LOWER_THE_LIMIT.replace("PRLIMIT64", str(PRLIMIT64))
     assert run("--policy", rules, "--", sys.executable, "-c", program).stdout == "(1, 1)\n"
+
+
+EXHAUST = """
+import ctypes, fcntl, os, resource, sys
+try:
+    fcntl.fcntl(os.open(sys.argv[1], os.O_RDONLY), fcntl.F_SETLEASE, fcntl.F_RDLCK)
+    print("lease")
+except OSError:
+    pass
+resource.setrlimit(resource.RLIMIT_NOFILE, (4096, 4096))
+terminals = 0
+try:
+    while terminals < 1000:
+        os.open("/dev/ptmx", os.O_RDWR | os.O_NOCTTY)
+        terminals += 1
+except OSError:
+    pass
+print(terminals < 300, ctypes.CDLL(None).syscall(ctypes.c_long(IO_SETUP), 1, ctypes.byref(ctypes.c_ulong())))
+"""
+IO_SETUP = {"x86_64": 206, "aarch64": 0}[os.uname().machine]
+
+
+def test_program_takes_no_terminals_requests_or_leases_from_the_machine(rules: str, place: Path) -> None:
+    (place / "shown").touch()
+    command = [sys.executable, "-c", EXHAUST.replace("IO_SETUP", str(IO_SETUP)), str(place / "shown")]
+    assert run("--policy", rules, "--ro", str(place / "shown"), "--", *command).stdout == "True -1\n"
+
+
+# --- odd callers ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("closed", [(0,), (1,), (2,), (0, 1), (1, 2), (0, 1, 2)])
+def test_program_has_its_connection_beside_the_standard_files_when_those_were_closed(
+    rules: str, closed: tuple[int, ...]
+) -> None:
+    close = " ".join(f"{fd}>&-" for fd in closed)
+    command = [*FDBROKER, "run", "--policy", rules, "--audit", "-", "--", "sh", "-c", "exit $FDBROKER_FD"]
+    shell = ["sh", "-c", f'exec "$@" {close}', "sh", *command]
+    ran = subprocess.run(shell, cwd="/", capture_output=True, timeout=SECONDS, check=False)
+    assert 2 < ran.returncode < 100
+
+
+def test_work_directory_may_have_any_name(rules: str, place: Path) -> None:
+    work = os.fsencode(place) + b"/\xff:\n"
+    os.mkdir(work)
+    os.chmod(work, 0o777)
+    ran = run("--policy", rules, "--work", os.fsdecode(work), "--", "pwd", text=False)
+    assert (ran.returncode, ran.stdout) == (0, work + b"\n")
