@@ -59,6 +59,7 @@ def embed(
         raise RuntimeError("embed() must come before other threads: they would stay behind, privileged")
     loaded = policy if isinstance(policy, Policy) else policy_from(os.fspath(policy))
     trusted = [*own_trees(), *([] if isinstance(policy, Policy) else [os.fspath(policy)])]
+    trusted += [path for path in (audit, _own_program()) if path not in (None, "-")]
     writable = [os.path.abspath(path) for path in rw]
     home = None if work is None else os.path.abspath(work)
     seen = [os.path.abspath(path) for path in ro]
@@ -84,6 +85,11 @@ def embed(
         return _split(loaded, audit, sandbox._replace(uid=found.uid, gid=found.gid, user=user), weak)
     with unused_uid() as held:
         return _split(loaded, audit, sandbox._replace(uid=held.uid, gid=held.gid), weak)
+
+
+def _own_program() -> str | None:
+    """The file of the program that is split, which runs with all privileges at the next start."""
+    return getattr(sys.modules.get("__main__"), "__file__", None)
 
 
 def _split(policy: Policy, audit_path: str | None, sandbox: Sandbox, weak: Collection[str]) -> Client:

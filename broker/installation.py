@@ -2,19 +2,21 @@
 
 Rules that this module enforces:
 - A command outside of the system's trees is shown alone, with the interpreter that its first line names, and with
-  the whole of a Python environment that it belongs to; never the directory that it lies in.
-- What the broker trusts (policy files, the audit, its own code) lies in no tree that the program may write:
-  it would be read again at the next start.
+  the whole of a Python environment that it belongs to; never the directory that it lies in. That line is the
+  hostile program's: it is read as the kernel reads it, and names nothing but a file that can be executed.
+- What the broker trusts (policy files, the audit, the broker's socket, its own code) lies in no tree that the program
+  may write, nor does a link that leads to it, and no such tree lies in it: it would be read again at the next start.
 """
 
 import os
+import re
 import stat
 import sys
 from collections.abc import Iterable, Sequence
 
 import sandboxed
 from sandboxed.child import find_command
-from sandboxed.layout import SYSTEM_TREES
+from sandboxed.layout import SYSTEM_TREES, passed
 from sandboxed.sandbox import StartError, lies_in
 
 # Bytes of a script's first line that the kernel looks at (execve(2)).
@@ -89,13 +91,20 @@ def _python_environment(program: str) -> list[str]:
 
 
 def _interpreter(program: str) -> str | None:
+    """What the kernel runs `program` with; None unless that is a file which can be executed.
+
+    Only spaces and tabs part the line's words, see load_script() in fs/binfmt_script.c. Behind a link '..' is not what
+    it looks like, and whose names go up like that means to mislead.
+    """
     try:
         with open(program, "rb") as file:
             line = file.read(_FIRST_LINE_BYTES).partition(b"\n")[0]
     except OSError:
         return None
-    words = line[2:].split()
-    return os.fsdecode(words[0]) if line.startswith(b"#!") and words and words[0].startswith(b"/") else None
+    name = os.fsdecode(re.split(rb"[ \t\0]", line[2:].lstrip(b" \t"))[0])
+    if not line.startswith(b"#!") or not name.startswith("/") or ".." in name.split("/"):
+        return None
+    return name if os.path.isfile(name) and os.access(name, os.X_OK) else None
 
 
 def _beside_the_system(paths: Iterable[str]) -> list[str]:
@@ -110,21 +119,40 @@ def _beside_the_system(paths: Iterable[str]) -> list[str]:
     ]
 
 
+def own_code() -> list[str]:
+    """What runs with our privileges at the next start. Of a checkout, what lies beside its packages does not."""
+    packages = os.path.dirname(os.path.dirname(os.path.abspath(sandboxed.__file__)))
+    libraries = [entry for entry in sys.path if os.path.basename(entry) in ("site-packages", "dist-packages")]
+    ours = [os.path.join(packages, name) for name in ("broker", "policy", "sandboxed")]
+    return [*ours, *libraries, os.path.dirname(os.__file__), sys.executable]
+
+
 def refuse_writable(trusted: Iterable[str], trees: Sequence[str]) -> None:
-    """Raise StartError if one of `trusted` lies in one of `trees`, by whatever name."""
+    """Raise StartError if one of `trusted`, or a link on the way to it, lies in one of `trees`, by whatever name.
+
+    So it does if a tree lies in our own code or in a directory of `trusted`'s.
+    """
     identities = {identity: tree for tree in trees if (identity := _identity(tree)) is not None}
-    for path in trusted:
-        above = os.path.realpath(path)
-        while True:
-            tree = identities.get(_identity(above) or (0, 0))
+    code = own_code()
+    beside = own_trees()  # these have what is their user's own beside the code
+    named = [path for path in trusted if path not in beside]
+    for path in (*beside, *named, *code) if identities else ():
+        for place in passed(path):
+            tree = identities.get(_identity(place) or (0, 0))
             if tree is not None:
                 raise StartError(
                     f"{path} lies in {tree}, which the program may write: it could change what is trusted the next "
                     "time; give a tree without it"
                 )
-            if above == "/":
-                break
-            above = os.path.dirname(above)
+    outer = {identity: path for path in (*named, *code) if (identity := _identity(path)) is not None}
+    for tree in trees:
+        for place in passed(tree):
+            around = outer.get(_identity(place) or (0, 0))
+            if around is not None:
+                raise StartError(
+                    f"{tree}, which the program may write, lies in {around}: it could change what is trusted the next "
+                    "time; give another tree"
+                )
 
 
 def _identity(path: str) -> tuple[int, int] | None:

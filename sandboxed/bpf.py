@@ -7,10 +7,10 @@ Rules that this module enforces:
 - A call without rules is allowed, and decided by its number alone. The kernel notices this when the filter is
   installed and never runs it for such a call again (seccomp(2), since Linux 5.11).
 - Only the low 32 bits of an argument are looked at, because the kernel drops the upper ones of an int: a
-  test on all 64 is passed by with bit 32 set.
+  test on all 64 is passed by with bit 32 set. A pointer takes two conditions, the other one on upper().
 
-Out of scope: 64-bit values. No argument that the filter tests is wider: the flags of clone and unshare are
-unsigned long, and have 32 bits. Which calls are refused is the table's business (sandboxed.seccomp).
+Out of scope: comparing 64-bit values in one condition. Which calls are refused is the table's business
+(sandboxed.seccomp).
 
 A table maps a call's number to its rows. A row is some conditions and the action to take if all of them hold;
 the first such row decides, and if there is none the call is allowed.
@@ -45,7 +45,11 @@ _IF_EQUAL = 0x15  # BPF_JMP | BPF_JEQ | BPF_K
 _IF_NOT_LESS = 0x35  # BPF_JMP | BPF_JGE | BPF_K
 _RETURN = 0x06  # BPF_RET | BPF_K
 
-# Argument (0 to 5), mask, value, and whether `argument & mask` is to be `value` or to differ from it.
+# What upper() adds to an argument's number.
+_UPPER = 8
+
+# Argument (0 to 5, or the upper() half of one), mask, value, and whether `argument & mask` is to be `value` or to
+# differ from it.
 Condition = tuple[int, int, int, bool]
 Row = tuple[tuple[Condition, ...], int]
 Rows = tuple[Row, ...]
@@ -55,6 +59,11 @@ _Code = list[int]
 def refuse(errno: int) -> int:
     """The action that fails a call with `errno`."""
     return _RET_ERRNO | errno
+
+
+def upper(argument: int) -> int:
+    """The upper 32 bits of an argument, to be used like one."""
+    return argument | _UPPER
 
 
 def equals(argument: int, value: int, mask: int = _WORD) -> Condition:
@@ -145,7 +154,8 @@ def _row(conditions: tuple[Condition, ...], action: int) -> _Code:
         rest = len(code)
         if rest > _FARTHEST_JUMP:
             raise ValueError(f"a row of {len(conditions)} conditions is too long")
-        test = [_instruction(_LOAD, _FIRST_ARGUMENT + 8 * argument)]
+        half = 4 if argument & _UPPER else 0
+        test = [_instruction(_LOAD, _FIRST_ARGUMENT + 8 * (argument & ~_UPPER) + half)]
         if mask != _WORD:
             test.append(_instruction(_AND, mask))
         skip = (0, rest) if equal else (rest, 0)

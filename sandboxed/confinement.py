@@ -20,6 +20,7 @@ import errno
 import fcntl
 import os
 import signal
+import socket
 import stat
 from collections.abc import Callable
 
@@ -62,11 +63,49 @@ def check_layers(sandbox: Sandbox) -> None:
         raise LayerMissing(SECCOMP, "system calls cannot be filtered", help)
     if not sandbox.has(NAMESPACES) and not sandbox.has(SECCOMP) and not sandbox.has(LANDLOCK):
         raise StartError("without namespaces, Landlock and seccomp nothing would hold the program")
+    _refuse_sockets(sandbox)
     if _shares_uid_with_broker(sandbox) and not (sandbox.has(LANDLOCK) and abi >= landlock.SCOPES_ABI):
         raise StartError(
             "the program would have the broker's uid, and nothing would keep it from sending the broker signals: "
             "that needs namespaces, or Landlock of Linux 6.12; start it as root, or use a broker of another uid"
         )
+
+
+def _refuse_sockets(sandbox: Sandbox) -> None:
+    """Raise StartError for a standard file that is a socket by which the program could reach further than by its own.
+
+    A TCP socket, connected or not, can be connected anew, and is of the network that it was made in. So is a Unix one,
+    where no root of its own hides the names, unless it is connected for good.
+    """
+    for fd, name in enumerate(("input", "output", "error")):
+        try:
+            kind = stat.S_IFMT(os.fstat(fd).st_mode)
+        except OSError:
+            continue  # closed
+        if kind != stat.S_IFSOCK:
+            continue
+        with socket.socket(fileno=os.dup(fd)) as inherited:
+            if inherited.family != socket.AF_UNIX:
+                if sandbox.network != HOST:
+                    raise StartError(
+                        f"standard {name} is a network's socket, by which the program could reach what --net "
+                        f"{sandbox.network} keeps from it: use --net host, or put a pipe in between"
+                    )
+            elif not may_use_unix_sockets(sandbox) and not _is_connected_for_good(inherited):
+                raise StartError(
+                    f"standard {name} is a socket that can be connected to any other, and no namespaces hide them"
+                )
+
+
+def _is_connected_for_good(inherited: socket.socket) -> bool:
+    """Whether a Unix socket has a peer, and can get no other: a datagram socket can send to any."""
+    if inherited.type == socket.SOCK_DGRAM:
+        return False
+    try:
+        inherited.getpeername()
+    except OSError:
+        return False
+    return True
 
 
 def _needs_scopes(sandbox: Sandbox) -> bool:
@@ -143,7 +182,7 @@ def die_with(parent: int) -> None:
 
 
 def _directory(sandbox: Sandbox, cwd: str) -> str:
-    """Where the program starts: `cwd` if that is a directory which it was given, else its own.
+    """Where the program starts: `cwd` if that is a directory which it was given and may enter, else its own.
 
     In a root of its own also a directory above one that it was given: there is nothing else in it, and names that
     its user gives relative to where he stands mean what they mean outside.
@@ -151,7 +190,7 @@ def _directory(sandbox: Sandbox, cwd: str) -> str:
     shown = (*sandbox.readonly, *sandbox.writable, sandbox.home)
     given = any(lies_in(cwd, tree) for tree in shown)
     above = sandbox.has(NAMESPACES) and cwd != "/" and any(lies_in(tree, cwd) for tree in shown)
-    return cwd if (given or above) and os.path.isdir(cwd) else sandbox.home
+    return cwd if (given or above) and os.path.isdir(cwd) and os.access(cwd, os.X_OK) else sandbox.home
 
 
 def _domain(sandbox: Sandbox) -> Domain:

@@ -5,11 +5,13 @@ be no root of its own, Landlock allows the same. Rules that this module enforces
 - what was given beside hides what every sandbox shows at the same place, never the other way round;
 - inside a tree that the program may write, nothing is looked up by a name that it could lead elsewhere: what may be
   written there is the tree's already; what may not must lie in the tree itself, and not deeper, where a directory
-  above it could be renamed;
-- / as a whole, /proc and /dev are never given: the devices are the broker's to give, and /proc is the sandbox's.
+  above it could be renamed, and be named by the tree;
+- / as a whole, /proc and /dev are never given, nor links that lead there: the devices are the broker's to give,
+  and /proc is the sandbox's.
 """
 
 import os
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from sandboxed.sandbox import HOST, NAMESPACES, Sandbox, StartError, lies_in
@@ -87,6 +89,9 @@ DEVICE_LINKS = (
     ("/dev/ptmx", "pts/ptmx"),
 )
 
+# kernel: MAXSYMLINKS
+_MOST_LINKS = 40
+
 _NEVER_GIVEN = ("/proc", "/dev")
 
 
@@ -124,6 +129,8 @@ def _given(sandbox: Sandbox) -> list[Shown]:
         given.append(Shown(path, False, False))
     for item in given:
         _check(item, sandbox)
+        if not item.writable:
+            _refuse_other_names(item, writable)
     given = [
         _placed(item, tree, sandbox) if (tree := _tree_above(item, writable)) else item for item in given
     ]
@@ -137,10 +144,10 @@ def _check(item: Shown, sandbox: Sandbox) -> None:
     path = item.path
     if not path.startswith("/") or os.path.normpath(path) != path or path.startswith("//"):
         raise StartError(f"{path!r} must be an absolute path without '.', '..' and doubled slashes")
-    place = os.path.realpath(path)
-    if place == "/":
+    names = (path, os.path.realpath(path))
+    if "/" in names:
         raise StartError("/ as a whole would be no sandbox: name what the program needs")
-    if any(lies_in(name, tree) for tree in _NEVER_GIVEN for name in (path, place)):
+    if any(lies_in(name, tree) for name in names for tree in _NEVER_GIVEN):
         raise StartError(
             f"{path} cannot be shown: devices are the policy's to give, and /proc is the sandbox's own"
         )
@@ -151,8 +158,36 @@ def _check(item: Shown, sandbox: Sandbox) -> None:
 
 
 def _tree_above(item: Shown, writable: set[str]) -> str | None:
-    """The writable tree that `item` lies in, but is not itself."""
-    return next((tree for tree in writable if tree != item.path and lies_in(item.path, tree)), None)
+    """The writable tree that `item` lies in, but is not itself: of several the outermost, whose program may rename the
+    others."""
+    return min(
+        (tree for tree in writable if tree != item.path and lies_in(item.path, tree)), key=len, default=None
+    )
+
+
+def _refuse_other_names(item: Shown, writable: set[str]) -> None:
+    """Raise StartError if a link leads `item` into a writable tree: it could be written there, or led elsewhere."""
+    real = {os.path.realpath(tree): tree for tree in writable if not lies_in(item.path, tree)}
+    for place in passed(item.path):
+        tree = next((name for path, name in real.items() if place != path and lies_in(place, path)), None)
+        if tree is not None:
+            raise StartError(
+                f"{item.path} is {place}, which lies in {tree}, which the program may write: name it by {tree}"
+            )
+
+
+def passed(path: str) -> Iterator[str]:
+    """Every place on the way from / to `path`, links followed one by one: what changes one of them leads elsewhere."""
+    place, links = "/", 0
+    names = os.path.join(os.getcwd(), path).split("/") if not path.startswith("/") else path.split("/")
+    while names:
+        name = names.pop(0)
+        place = os.path.dirname(place) if name == ".." else os.path.normpath(os.path.join(place, name))
+        yield place
+        if os.path.islink(place) and links < _MOST_LINKS:
+            links += 1
+            names = [*os.readlink(place).split("/"), *names]
+            place = "/" if names[0] == "" else os.path.dirname(place)
 
 
 def _placed(item: Shown, tree: str, sandbox: Sandbox) -> Shown:

@@ -158,6 +158,7 @@ class Root:
         except FileNotFoundError:
             return
         tree = open_tree_clone("/dev/null", recursive=False)
+        mount_setattr(tree, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC | MOUNT_ATTR_RDONLY, recursive=False)
         move_mount(tree, target)
         os.close(tree)
         os.close(target)
@@ -198,13 +199,16 @@ class Root:
 
     def _attach(self, path: str, tree: int, is_directory: bool) -> None:
         """Mount `tree` at `path`, and close it."""
-        parent = self._parent(path)
         try:
-            name = os.path.basename(path)
-            if is_directory:
-                _make_directory(name, parent)
-            else:
-                _make_file(name, parent)
+            parent = self._parent(path)
+            try:
+                name = os.path.basename(path)
+                if is_directory:
+                    _make_directory(name, parent)
+                else:
+                    _make_file(name, parent)
+            finally:
+                os.close(parent)
             target = self._find(path)
             try:
                 move_mount(tree, target)
@@ -215,7 +219,6 @@ class Root:
                 raise
             raise StartError(f"{path} cannot be shown: {error.strerror}") from error
         finally:
-            os.close(parent)
             os.close(tree)
 
     def _make_link(self, path: str, target: str) -> None:

@@ -1,4 +1,4 @@
-"""What a confined program may use up: limits that only ever go down. See setrlimit(2).
+"""What a confined program may use up: limits that only ever go down, but for that of core dumps. See setrlimit(2).
 
 Out of scope: memory and processes of all its processes together, where a cgroup can be had (`cgroup`).
 """
@@ -9,8 +9,9 @@ from sandboxed.sandbox import Limits
 
 # (resource, soft limit, hard limit). A limit that is lower already stays.
 RESOURCE_LIMITS = (
-    # Bytes. A core dump would copy what the program read through the broker into a file.
-    (resource.RLIMIT_CORE, 0, 0),
+    # Bytes. A core dump would copy what the program read through the broker into a file. With 0 a crash would still
+    # start the machine's handler, as root, if core_pattern is a pipe; 1 means neither (fs/coredump.c).
+    (resource.RLIMIT_CORE, 1, 1),
     # Fds. 1,024 is the most that select(2) can take; 4,096 is for a program that knows and raises it.
     (resource.RLIMIT_NOFILE, 1024, 4096),
     # Processes and threads of the uid, in its user namespace where it has one. Ends a fork bomb; high, since where
@@ -38,6 +39,8 @@ def limit_resources(limits: Limits) -> None:
         wanted[resource.RLIMIT_DATA] = (limits.memory, limits.memory)
     for kind, (soft, hard) in wanted.items():
         now_soft, now_hard = resource.getrlimit(kind)
+        if kind == resource.RLIMIT_CORE:
+            now_soft = now_hard  # where it can be raised to 1
         resource.setrlimit(kind, (_lower(now_soft, soft), _lower(now_hard, hard)))
 
 

@@ -20,7 +20,7 @@ See seccomp(2).
 from errno import EAFNOSUPPORT, ENOPROTOOPT, ENOSYS, EPERM
 
 from sandboxed import bpf, syscall_numbers, syscalls
-from sandboxed.bpf import ALLOW, Rows, differs, equals, has_any, refuse
+from sandboxed.bpf import ALLOW, Rows, differs, equals, has_any, refuse, upper
 
 
 class Unavailable(RuntimeError):
@@ -47,6 +47,7 @@ _NEW_NAMESPACES = 0x80 | 0x20000 | 0x02000000 | 0x04000000 | 0x08000000 | 0x1000
 # asm-generic/ioctls.h
 _TIOCSTI, _TIOCLINUX, _TIOCCONS, _TIOCSETD = 0x5412, 0x541C, 0x541D, 0x5423
 
+_RLIMIT_CORE = 4
 _PRIO_PROCESS, _IOPRIO_WHO_PROCESS = 0, 1
 _PR_SCHED_CORE = 62
 _SIGN_BIT = 0x80000000
@@ -85,6 +86,7 @@ REFUSED: tuple[tuple[int, str], ...] = (
 )
 
 _REFUSE = refuse(EPERM)
+_PRETEND = refuse(0)  # nothing is done, and success is returned
 
 
 def _only_own_process(argument: int) -> Rows:
@@ -113,7 +115,13 @@ JUDGED: dict[str, Rows] = {
         ((equals(1, request),), _REFUSE) for request in (_TIOCSTI, _TIOCLINUX, _TIOCCONS, _TIOCSETD)
     ),
     # Limits, scheduling, priority of others of the same uid: of the broker.
-    "prlimit64": _only_own_process(0),
+    # The limit of core dumps stays at what `resources` made it; who lowers it is told that it worked.
+    "prlimit64": (
+        *_only_own_process(0),
+        ((equals(1, _RLIMIT_CORE), differs(2, 0)), _PRETEND),
+        ((equals(1, _RLIMIT_CORE), differs(upper(2), 0)), _PRETEND),
+    ),
+    "setrlimit": (((equals(0, _RLIMIT_CORE),), _PRETEND),),
     "sched_setaffinity": _only_own_process(0),
     "sched_setscheduler": _only_own_process(0),
     "sched_setparam": _only_own_process(0),

@@ -67,8 +67,16 @@ def _profile(name: str | None) -> "Profile | None":
 
 
 def _trusted(options: Options) -> list[str]:
-    named = [options.policy, options.audit if options.audit != "-" else None, options.profile]
-    return [*own_trees(), *(path for path in named if path is not None and os.path.exists(path))]
+    """What is read again at the next start. An audit that is not there yet will be; a profile may be a mere name."""
+    named = [options.policy or _socket(options), options.audit if options.audit != "-" else None]
+    if options.profile is not None and os.path.exists(options.profile):
+        named.append(options.profile)
+    return [*own_trees(), *(path for path in named if path is not None)]
+
+
+def _socket(options: Options) -> str:
+    """Where the broker listens that is no part of this process."""
+    return os.path.abspath(options.socket or os.environ.get("FDBROKER_SOCKET", _DEFAULT_SOCKET))
 
 
 @contextlib.contextmanager
@@ -125,8 +133,7 @@ class _Run:
 
     def connected(self, sandbox: Sandbox) -> int:
         """With the broker that listens somewhere."""
-        path = self._options.socket or os.environ.get("FDBROKER_SOCKET", _DEFAULT_SOCKET)
-        path = os.path.abspath(path)
+        path = _socket(self._options)
         if not os.path.exists(path):
             raise StartError(
                 f"no broker answers at {path}: No such file or directory (be one yourself with --policy)"

@@ -1730,7 +1730,8 @@ static bool many_fds(void)
 
 static bool core_dumps(void)
 {
-	return raised(RLIMIT_CORE).rlim_cur ? proven("RLIMIT_CORE is not 0") : unproven("RLIMIT_CORE is 0");
+	/* Of less than a page nothing is written. */
+	return raised(RLIMIT_CORE).rlim_cur > 1 ? proven("RLIMIT_CORE is not 0 or 1") : unproven("RLIMIT_CORE is 0 or 1");
 }
 
 static bool locked_memory(void)
@@ -1755,7 +1756,8 @@ static bool raise_limits(void)
 		if (getrlimit(limit, &now) < 0 || now.rlim_max == RLIM_INFINITY)
 			continue;
 		now.rlim_max++;
-		if (setrlimit(limit, &now) == 0)
+		struct rlimit then;
+		if (setrlimit(limit, &now) == 0 && getrlimit(limit, &then) == 0 && then.rlim_max == now.rlim_max)
 			return proven("limit %u", limit);
 	}
 	return refused("setrlimit");

@@ -48,6 +48,11 @@ def run(program: bytes, arch: int, number: int, arguments: tuple[int, ...]) -> t
                 raise AssertionError(f"operation {operation:#x}")
 
 
+def half(arguments: tuple[int, ...], at: int) -> int:
+    """The half of an argument that a condition is about."""
+    return arguments[at] & WORD if at < len(arguments) else arguments[at ^ bpf.upper(0)] >> 32
+
+
 def verdict(
     audit_arch: int,
     reviewed: tuple[tuple[int, int], ...],
@@ -60,7 +65,7 @@ def verdict(
     if arch != audit_arch or not any(first <= number <= last for first, last in reviewed):
         return ENOSYS
     for conditions, action in table.get(number, ()):
-        if all(((arguments[at] & WORD & mask) == value) is equal for at, mask, value, equal in conditions):
+        if all(((half(arguments, at) & mask) == value) is equal for at, mask, value, equal in conditions):
             return action
     return ALLOW
 
@@ -68,7 +73,8 @@ def verdict(
 REVIEWED = ((0, 60), (70, 100))
 values = some.sampled_from([0, 1, 2, 0xF, 0x80, 0x12345678, 0x80000000, WORD])
 arguments = some.tuples(*[some.builds(lambda high, low: high << 32 | low, values, values)] * 6)
-conditions = some.tuples(some.integers(0, 5), values, values, some.booleans())
+halves = some.one_of(some.integers(0, 5), some.integers(0, 5).map(bpf.upper))
+conditions = some.tuples(halves, values, values, some.booleans())
 rows = some.tuples(some.lists(conditions, max_size=4).map(tuple), some.sampled_from([ALLOW, EPERM, ENOSYS]))
 known_numbers = some.sampled_from([n for first, last in REVIEWED for n in range(first, last + 1)])
 tables = some.dictionaries(known_numbers, some.lists(rows, max_size=5).map(tuple), max_size=40)

@@ -54,10 +54,12 @@ def test_start_tells_not_found_when_the_command_is_nowhere(sandbox: Sandbox) -> 
 
 
 def test_start_tells_not_found_when_a_directory_of_the_path_is_closed(sandbox: Sandbox, place: Path) -> None:
-    (place / "closed").mkdir(mode=0)
+    closed = place / "closed"
+    closed.mkdir(mode=0)
     shown = sandbox._replace(readonly=(str(place),))
     with pytest.raises(CommandNotFound):
-        start(["no-such"], shown, clean_environment(shown, {"PATH": f"{place}/closed:/usr/bin"}))
+        start(["no-such"], shown, clean_environment(shown, {"PATH": f"{closed}:/usr/bin"}))
+    closed.chmod(0o700)  # or its owner could not look whether it is empty
 
 
 @pytest.mark.parametrize("content", ["no program", "#!/no/such/interpreter\n"])
