@@ -116,6 +116,26 @@ def test_program_starts_where_its_user_stands_when_that_is_shown(rules: str, sha
     assert ran.stdout == f"{shared}\ncontent"
 
 
+def test_program_starts_where_its_user_stands_when_something_below_is_shown(rules: str, shared: Path) -> None:
+    command = [
+        *FDBROKER,
+        "run",
+        "--policy",
+        rules,
+        "--ro",
+        "below/file",
+        "--",
+        "sh",
+        "-c",
+        "pwd; ls -A . below",
+    ]
+    environment = {**os.environ, "PYTHONPATH": str(TREE)}
+    ran = subprocess.run(
+        command, cwd=shared, capture_output=True, text=True, timeout=SECONDS, env=environment
+    )
+    assert ran.stdout == f"{shared}\n.:\nbelow\n\nbelow:\nfile\n"
+
+
 def test_work_directory_is_home_and_what_lies_there_stays(rules: str, shared: Path) -> None:
     ran = run(
         "--policy", rules, "--work", str(shared), "--", "sh", "-c", "echo $HOME; echo kept > $HOME/kept"
