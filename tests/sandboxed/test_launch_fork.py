@@ -12,7 +12,7 @@ import pytest
 from sandboxes import WAYS, make_sandbox, nothing_left, run, start_shell
 from support import TREE
 
-from sandboxed import confinement, launch, privileges, syscalls
+from sandboxed import chain, confinement, privileges, syscalls
 from sandboxed.launch import fork_confined
 from sandboxed.sandbox import NAMESPACES, Sandbox, StartError
 
@@ -98,13 +98,13 @@ def test_none_of_the_chain_can_be_looked_into_while_it_changes(sandbox: Sandbox)
 def test_none_of_the_chain_can_be_looked_into_from_its_first_step_on(
     sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
-    original = getattr(launch._Chain, step)
+    original = getattr(chain.Chain, step)
 
     def checked(*arguments: object) -> object:
         assert syscalls.prctl(_PR_GET_DUMPABLE) == 0
         return original(*arguments)
 
-    monkeypatch.setattr(launch._Chain, step, checked)
+    monkeypatch.setattr(chain.Chain, step, checked)
     before = syscalls.prctl(_PR_GET_DUMPABLE)
     syscalls.prctl(syscalls.PR_SET_DUMPABLE, 1)
     try:
