@@ -11,11 +11,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from math import nan
 from statistics import mean, median, quantiles
 
 FLOOR = "floor"
-
-_HEADINGS = ("", "median", "10 % - 90 % of rounds", "x floor", "mean", "x floor", "target for the median")
 
 
 @dataclass(slots=True)
@@ -44,7 +43,10 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """One line of the table. Times are in `unit`; `low` and `high` are the medians' spread."""
+    """One line of the table. Times are in `unit`; `low` and `high` are the medians' spread.
+
+    `missing` says why nothing could be measured; the numbers then are none.
+    """
 
     name: str
     title: str
@@ -56,6 +58,7 @@ class Figure:
     median_ratio: float | None = None
     mean_ratio: float | None = None
     target: Target | None = None
+    missing: str | None = None
 
     @property
     def reached(self) -> bool | None:
@@ -98,14 +101,27 @@ def _ratio(rounds: Sequence[float], floor_rounds: Sequence[float]) -> float:
     return median(own / floor for own, floor in zip(rounds, floor_rounds, strict=True))
 
 
-def as_table(figures: Iterable[Figure]) -> str:
-    """The figures as an aligned table."""
-    lines = [_HEADINGS, *(_cells(item) for item in figures)]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(_HEADINGS))]
-    return "\n".join(_aligned(line, widths) for line in lines)
+def no_figure(name: str, title: str, unit: str, reason: str) -> Figure:
+    """The line of a variant that could not be measured."""
+    return Figure(name, title, unit, nan, nan, nan, nan, missing=reason)
+
+
+def as_table(figures: Iterable[Figure], floor: str = FLOOR) -> str:
+    """The figures as an aligned table. `floor` is what the ratios are to."""
+    ratio = f"x {floor}"
+    headings = ("", "median", "10 % - 90 % of rounds", ratio, "mean", ratio, "target for the median")
+    rows = [_cells(item) for item in figures]
+    # What no line has needs no column.
+    columns = [column for column in range(len(headings)) if any(row[column] for row in rows)]
+    lines = [tuple(row[column] for column in columns) for row in (headings, *rows)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(columns))]
+    left = [column in (0, len(headings) - 1) for column in columns]
+    return "\n".join(_aligned(line, widths, left) for line in lines)
 
 
 def _cells(item: Figure) -> tuple[str, ...]:
+    if item.missing is not None:
+        return (item.title, "-", "", "", "", "", item.missing)
     return (
         item.title,
         f"{item.median:.2f} {item.unit}",
@@ -117,20 +133,25 @@ def _cells(item: Figure) -> tuple[str, ...]:
     )
 
 
-def _aligned(line: Sequence[str], widths: Sequence[int]) -> str:
-    """The first column and the last to the left, the numbers to the right."""
-    last = len(line) - 1
+def _aligned(line: Sequence[str], widths: Sequence[int], left: Sequence[bool]) -> str:
+    """The titles and the targets to the left, the numbers to the right."""
     cells = (
-        text.ljust(width) if column in (0, last) else text.rjust(width)
-        for column, (text, width) in enumerate(zip(line, widths, strict=True))
+        text.ljust(width) if is_left else text.rjust(width)
+        for text, width, is_left in zip(line, widths, left, strict=True)
     )
     return "  ".join(cells).rstrip()
 
 
 def as_json(figures: Iterable[Figure], machine: Mapping[str, object]) -> dict[str, object]:
     """What the JSON file holds: the figures, and the machine and the effort they are of."""
-    lines = [_rounded({**asdict(item), "reached": item.reached}) for item in figures]
+    lines = [_rounded(_measured(item)) for item in figures]
     return {"machine": dict(machine), "figures": lines}
+
+
+def _measured(item: Figure) -> dict[str, object]:
+    if item.missing is not None:
+        return {"name": item.name, "title": item.title, "missing": item.missing}
+    return {**asdict(item), "reached": item.reached}
 
 
 def _rounded(line: dict[str, object]) -> dict[str, object]:

@@ -32,6 +32,14 @@ class Unusable(Exception):
     """There is no measurement, and why."""
 
 
+class Failed(Unusable):
+    """A command failed; `said` is the last line of what it said."""
+
+    def __init__(self, status: int, command: Sequence[str], said: str) -> None:
+        super().__init__(f"status {status} from: {shlex.join(command)}: {said}")
+        self.said = said
+
+
 def compiled(name: str, directory: Path) -> Path:
     """Compile benchmarks/NAME.c into `directory` with $CC, or cc, and return the program's path."""
     program = directory / name
@@ -114,12 +122,15 @@ class TimedClient:
             command, cwd=PROJECT, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
 
-    def run_round(self, iterations: int) -> list[int]:
-        """The nanoseconds of each iteration. Raises Unusable if the client gave up (it says why itself)."""
+    def run_round(self, iterations: int, what: str = "") -> list[int]:
+        """The nanoseconds of each iteration of `what`, where the client knows more than one thing.
+
+        Raises Unusable if the client gave up (it says why itself).
+        """
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         try:
-            self._process.stdin.write(f"{iterations}\n")
+            self._process.stdin.write(f"{what} {iterations}\n".lstrip())
             self._process.stdin.flush()
         except BrokenPipeError as error:
             raise self._failure() from error
@@ -139,16 +150,27 @@ class TimedClient:
             _end(self._process)
 
 
-def run_milliseconds(command: Sequence[str]) -> float:
-    """How long `command` takes from its start until it has ended. Raises Unusable if it fails."""
+def run_milliseconds(command: Sequence[str], uid: int | None = None) -> float:
+    """How long `command` takes from its start until it has ended; `uid` is whose process it is (root only).
+
+    Raises Failed if it fails.
+    """
+    null = subprocess.DEVNULL
+    groups = None if uid is None else ()
     start = time.perf_counter_ns()
-    status = subprocess.run(command, cwd=PROJECT, stdin=subprocess.DEVNULL, check=False).returncode
-    milliseconds = (time.perf_counter_ns() - start) / 1e6
-    if status != 0:
-        raise Unusable(f"status {status} from: {shlex.join(command)}")
+    with subprocess.Popen(
+        command, stdin=null, stdout=null, stderr=subprocess.PIPE, user=uid, group=uid, extra_groups=groups
+    ) as process:
+        status = process.wait()
+        milliseconds = (time.perf_counter_ns() - start) / 1e6
+        if status != 0:
+            assert process.stderr is not None
+            said = process.stderr.read().decode(errors="replace").strip().rpartition("\n")[2]
+            raise Failed(status, command, said)
     return milliseconds
 
 
 def broker_command(*arguments: str) -> list[str]:
-    """The command line of this tree's fdbroker."""
-    return [sys.executable, "-m", "broker.main", *arguments]
+    """The command line of this tree's fdbroker, as people start it where it was installed beside Python."""
+    script = Path(sys.executable).with_name("fdbroker")
+    return [*([str(script)] if script.exists() else [sys.executable, "-m", "broker.main"]), *arguments]

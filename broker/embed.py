@@ -123,7 +123,8 @@ def _split(policy: Policy, audit_path: str | None, sandbox: Sandbox, weak: Colle
         ours = stack.enter_context(made_inside(courier))
         broker = stack.enter_context(EmbeddedBroker(policy, audit))
         status = broker.serve(ours, child, sandbox, missing, signals)
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:  # where Python was started without it
+            stream.flush()
     # Not sys.exit(): what the caller would clean up belongs to the confined half, which has done it.
     os._exit(status)

@@ -52,7 +52,7 @@ class EmbeddedBroker:
             network=sandbox.network,
         )
         self._supervisor.introduce(introduction, connection)
-        session = Session(child, signals, self._supervisor.watch)
+        session = Session(child, signals, self._supervisor.watch, self._supervisor.unwatch)
         self._supervisor.watch(child.fileno(), self._supervisor.stop)
         try:
             self._supervisor.run()

@@ -16,8 +16,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
-import msgspec
-
+from broker.introduction import Introduction
 from broker.limits import ACCOUNT_RETRY_SECONDS, GROUPS_PER_CLIENT
 from policy import Peer, Policy
 from sandboxed.syscalls import getsockopt_bytes
@@ -27,14 +26,6 @@ _SO_PEERPIDFD = 77
 
 _UCRED = struct.Struct("iII")
 _ALL_IDS = 4294967295
-
-
-class Introduction(msgspec.Struct):
-    """What the supervisor tells the worker of a client."""
-
-    peer: Peer
-    uid: int  # as the kernel reports it, to be compared with each sender's
-    shown: dict[str, Any]  # for the audit
 
 
 class Accounts:

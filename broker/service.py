@@ -5,9 +5,9 @@ and each decision becomes an audit record before its fd may leave.
 """
 
 import itertools
+import os
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import sandboxed
@@ -36,10 +36,14 @@ from broker.version import VERSION
 from policy import Peer, Policy, Request, rights_words
 from sandboxed.descriptors import close_all
 
+
+def _description(interface: str) -> str:
+    with open(os.path.join(os.path.dirname(sandboxed.__file__), f"{interface}.varlink")) as file:
+        return file.read()
+
+
 # Read when the module is loaded: a confined worker may not open files.
-_DESCRIPTIONS = {
-    name: (Path(sandboxed.__file__).parent / f"{name}.varlink").read_text() for name in INTERFACES
-}
+_DESCRIPTIONS = {name: _description(name) for name in INTERFACES}
 
 
 # What became of one request: its plan, its fd (ours until it is answered), and the outcome; no outcome for an

@@ -8,6 +8,7 @@ import collections
 import contextlib
 import errno
 import functools
+import gc
 import json
 import os
 import select
@@ -17,17 +18,15 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 
-import msgspec
-
 from broker.audit import AuditLog, audit_pipe
-from broker.identity import Introduction
+from broker.introduction import AUDIT_FAILS, AUDIT_WORKS, READY, Introduction
 from broker.limits import (
     ACCEPT_BURST,
     AUDIT_GATHER_SECONDS,
     AUDIT_RETRY_SECONDS,
 )
 from broker.listeners import Listener
-from broker.worker import AUDIT_FAILS, AUDIT_WORKS, run_worker
+from broker.worker_process import run_worker
 from policy import Policy
 from sandboxed.descriptors import send_with_fds
 
@@ -36,7 +35,8 @@ _END_SECONDS = 5.0
 
 def complain(message: str) -> None:
     """Tell the administrator, on standard error."""
-    print(f"fdbroker: {message}", file=sys.stderr, flush=True)
+    if sys.stderr is not None:  # None would be standard output
+        print(f"fdbroker: {message}", file=sys.stderr, flush=True)
 
 
 class WorkerDied(Exception):
@@ -80,12 +80,19 @@ class Supervisor:
         self._handlers[fd] = handler
         self._epoll.register(fd, select.EPOLLIN)
 
+    def unwatch(self, fd: int) -> None:
+        """End what watch() began."""
+        del self._handlers[fd]
+        self._epoll.unregister(fd)
+
     def stop(self) -> None:
         """Let run() return."""
         self._running = False
 
     def run(self) -> None:
         """Serve until stop() is called. Raises WorkerDied."""
+        gc.freeze()  # what is loaded by now stays: the collector need not look at it again
+        gc.enable()
         while self._running:
             for fd, _ in self._epoll.poll(self._timeout()):
                 handler = self._handlers.get(fd)
@@ -95,7 +102,7 @@ class Supervisor:
 
     def introduce(self, introduction: Introduction, connection: socket.socket) -> None:
         """Hand `connection` to the worker and close it here."""
-        self._waiting.append((msgspec.json.encode(introduction), connection))
+        self._waiting.append((introduction.encoded(), connection))
         self._send_waiting()
 
     def note(self, event: str, **fields: object) -> None:
@@ -106,10 +113,11 @@ class Supervisor:
         """End the worker, write what it still had to say, and close all."""
         for listener in self._listeners.values():
             listener.close()
+        if not self._serves():
+            self._kill()  # it has nothing to say, and could be a while at it
         self._control.close()
         if not self._drain():
-            with contextlib.suppress(ProcessLookupError):
-                signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+            self._kill()
             self._drain()
         with contextlib.suppress(ChildProcessError):
             os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED)
@@ -137,6 +145,17 @@ class Supervisor:
         os.close(record_end)
         ours.setblocking(False)
         return pid, ours, records
+
+    def _serves(self) -> bool:
+        """Whether the worker has come so far that it may have served somebody."""
+        try:
+            return self._control.recv(len(READY)) == READY
+        except OSError:
+            return False
+
+    def _kill(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
 
     def _worker_died(self) -> None:
         raise WorkerDied("the worker ended unexpectedly")

@@ -4,36 +4,24 @@ It gets each connection and its identity from the supervisor, never from a clien
 supervisor does. It has no controlling terminal and hears no signal that is typed at one.
 """
 
-import gc
-import os
 import resource
 import select
-import signal
 import socket
 import time
 import traceback
 from collections.abc import Callable
-from typing import Any
 
 import msgspec
 
 from broker.connection import WATCHED, Connection, Shared, State
 from broker.helpers import Helpers
-from broker.identity import Introduction
+from broker.introduction import AUDIT_FAILS, AUDIT_WORKS, INTRODUCTION_BYTES, READY, Introduction
 from broker.limits import CONNECTIONS, CONNECTIONS_PER_UID, RESERVED_FDS
 from broker.opener import Opener
 from broker.records import AuditPipe
 from broker.service import Service
 from policy import Policy
 from sandboxed.descriptors import close_all, receive_with_fds
-from sandboxed.syscalls import close_all_but
-
-# One introduction of a client by the supervisor: its groups take most of it.
-INTRODUCTION_BYTES = 128 * 1024
-
-# What else the supervisor says: whether it can write the audit.
-AUDIT_FAILS = b"audit fails"
-AUDIT_WORKS = b"audit works"
 
 _COUNTED_REFUSALS_SECONDS = 1.0
 
@@ -68,6 +56,7 @@ class Worker:
         handlers, poll, changes = self._handlers, self._epoll.poll, self._opener.mount_changes()
         slow_opens, counted = self._helpers.running, self._service.refusals.unwritten
         timeout = None
+        self._control.send(READY)
         while self._running:
             events_of = poll(timeout, _EVENTS)
             if len(events_of) > 1 and (changes in dict(events_of) or len(events_of) == _EVENTS):
@@ -170,29 +159,3 @@ def _connection_limits() -> tuple[int, int]:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     most = min(CONNECTIONS, max(2, hard - RESERVED_FDS))
     return most, min(CONNECTIONS_PER_UID, most // 2)
-
-
-def run_worker(policy: Policy, control: socket.socket, audit: int) -> Any:
-    """The whole life of a worker's process, after fork(); it never returns."""
-    status = 1
-    try:
-        os.setsid()
-        for number in (
-            signal.SIGINT,
-            signal.SIGTERM,
-            signal.SIGHUP,
-            signal.SIGPIPE,
-            signal.SIGUSR1,
-            signal.SIGUSR2,
-        ):
-            signal.signal(number, signal.SIG_IGN)
-        signal.pthread_sigmask(signal.SIG_SETMASK, ())
-        # Listening sockets, and in an embedded broker whatever the program had open, are not the worker's.
-        close_all_but((0, 1, 2, control.fileno(), audit))
-        gc.freeze()  # what is loaded by now stays: the collector need not look at it again
-        Worker(policy, control, audit).run()
-        status = 0
-    except BaseException:  # the last chance to say why
-        traceback.print_exc()
-    finally:
-        os._exit(status)

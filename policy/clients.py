@@ -10,7 +10,7 @@ Finding the facts is the broker's task.
 """
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from typing import NamedTuple
 
 IdRange = tuple[int, int]
 """The first and the last of a range of uids or gids."""
@@ -18,8 +18,7 @@ IdRange = tuple[int, int]
 DEFAULT_SOCKET = "default"
 
 
-@dataclass(frozen=True, slots=True)
-class Peer:
+class Peer(NamedTuple):
     """The facts about a connector; None means that a fact could not be determined."""
 
     uid: int | None
@@ -42,8 +41,7 @@ class Peer:
     """Whether it is the one program of an embedded broker."""
 
 
-@dataclass(frozen=True, slots=True)
-class Client:
+class Client(NamedTuple):
     """Conditions on a peer, all of which must hold; None means that there is no such condition."""
 
     users: frozenset[str] | None = None

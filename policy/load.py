@@ -6,7 +6,6 @@ be trusted, is the broker's subject.
 """
 
 from collections.abc import Iterable, Mapping
-from hashlib import sha256
 from typing import TypeVar
 
 from .clients import DEFAULT_SOCKET, Client, Clients
@@ -14,6 +13,15 @@ from .decide import Policy
 from .problems import FileReport, PolicyError, Position, Report, did_you_mean
 from .rules import Rule, SocketDeclaration, Source
 from .schema import ClientDeclaration, ClientReference, Declarations, Named, RuleDeclaration, read_source
+
+# hashlib would load OpenSSL, which takes longer than to read a policy; the module random does as we do.
+try:
+    from _sha2 import sha256  # CPython 3.12 and later
+except ImportError:
+    try:
+        from _sha256 import sha256  # CPython 3.11
+    except ImportError:
+        from hashlib import sha256
 
 # Hexadecimal digits of a policy's digest: enough to tell two policies of one machine apart.
 _DIGEST_DIGITS = 12
@@ -133,4 +141,5 @@ def _digest(files: Iterable[Source]) -> str:
         data = source.text.encode() if isinstance(source.text, str) else source.text
         digest.update(f"{len(source.name)} {len(data)} {source.name}".encode())
         digest.update(data)
-    return digest.hexdigest()[:_DIGEST_DIGITS]
+    name: str = digest.hexdigest()[:_DIGEST_DIGITS]
+    return name

@@ -4,11 +4,10 @@ A scalar is nothing but its text: what it means (a number, a mode, a name) is de
 in, so none of YAML 1.1's octals, sexagesimals, booleans or dates exists here.
 """
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(slots=True)
-class Scalar:
+class Scalar(NamedTuple):
     """Text. `plain` says that it was not quoted, so that `~` can be told from text."""
 
     text: str
@@ -17,8 +16,7 @@ class Scalar:
     column: int
 
 
-@dataclass(slots=True)
-class Sequence:
+class Sequence(NamedTuple):
     """A list."""
 
     items: list["Node"]
@@ -26,8 +24,7 @@ class Sequence:
     column: int
 
 
-@dataclass(slots=True)
-class Mapping:
+class Mapping(NamedTuple):
     """Keys and values in the order of the file; the keys are unique."""
 
     entries: list[tuple[Scalar, "Node"]]
@@ -35,8 +32,7 @@ class Mapping:
     column: int
 
 
-@dataclass(slots=True)
-class Unreadable:
+class Unreadable(NamedTuple):
     """A place whose problem has been told already; whoever meets it stays silent."""
 
     line: int

@@ -11,8 +11,8 @@
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import NamedTuple
 
 from .paths import shape_fault, split
 from .problems import shown
@@ -42,6 +42,12 @@ class Glob:
         self.prefix = _WILD.split(text, maxsplit=1)[0]
         self._match: Callable[[str], object] | None = None
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Glob) and self.text == other.text
+
+    def __hash__(self) -> int:
+        return hash(self.text)
+
     def matches(self, component: str) -> bool:
         """Tell whether `component`, which holds no slash, matches."""
         if self._match is None:
@@ -49,14 +55,13 @@ class Glob:
         return self._match(component) is not None
 
 
-@dataclass(frozen=True, slots=True)
-class PathPattern:
+class PathPattern(NamedTuple):
     """A pattern for absolute paths; made by parse_pattern. Two are equal when their text is."""
 
     text: str
-    components: tuple[str | Glob, ...] = field(repr=False, compare=False)
+    components: tuple[str | Glob, ...]
     """Without a last `**`: literals as text, the others as Glob."""
-    recursive: bool = field(repr=False, compare=False)
+    recursive: bool
     """Whether it ends with `/**`."""
 
     @property

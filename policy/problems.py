@@ -4,8 +4,6 @@ A problem says what was found and what was expected. Nothing here decides what a
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
-from difflib import get_close_matches
 from itertools import islice
 from typing import NamedTuple, NoReturn
 
@@ -32,8 +30,7 @@ class Position(NamedTuple):
         return f"{self.file}:{self.line}:{self.column}"
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Problem:
+class Problem(NamedTuple):
     """One thing that is wrong, and where; line and column count from 1."""
 
     file: str
@@ -117,5 +114,7 @@ def one_of(words: Iterable[str], found: str) -> str:
 
 def did_you_mean(words: Iterable[str], found: str) -> str:
     """Return "; did you mean …?" with the one of `words` that is nearest to `found`, or nothing."""
+    from difflib import get_close_matches  # only a mistake pays for it
+
     near = get_close_matches(found[:SHOWN_CHARACTERS], islice(words, COMPARED_WORDS), n=1)
     return f"; did you mean {near[0]!r}?" if near else ""

@@ -125,7 +125,7 @@ def _refuse_repeated(values: Mapping[str, Any], keys: tuple[str, str], report: F
     seen: dict[str, tuple[str, int]] = {}
     for key, found in values.items():
         for item in (found or ()) if key in keys else ():
-            node = item[0] if isinstance(item, tuple) else item
+            node = item if isinstance(item, Scalar) else item[0]
             if node.text in seen:
                 other, line = seen[node.text]
                 report.at(node, f"{shown(node.text)} stands in {other} already, on line {line}")

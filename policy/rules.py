@@ -1,6 +1,5 @@
 """The values that go into a decision and come out of it. They hold no logic; `decide` has it."""
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from .clients import Clients
@@ -11,16 +10,14 @@ ALLOW = "allow"
 DENY = "deny"
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
+class Source(NamedTuple):
     """The text of one policy file; `name` is the file's name as it is shown in messages."""
 
     name: str
     text: str | bytes
 
 
-@dataclass(frozen=True, slots=True)
-class SocketDeclaration:
+class SocketDeclaration(NamedTuple):
     """A socket of its own that the broker shall listen on. None leaves owner or group to the broker."""
 
     name: str
@@ -30,8 +27,7 @@ class SocketDeclaration:
     mode: int
 
 
-@dataclass(frozen=True, slots=True)
-class Rule:
+class Rule(NamedTuple):
     """One allow or deny, with every name in it resolved."""
 
     id: str
@@ -52,8 +48,7 @@ class Rule:
     except_clients: Clients
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(NamedTuple):
     """What a peer asks for: a path, the rights that it needs, and those that it would like."""
 
     path: str
@@ -61,8 +56,7 @@ class Request:
     optional: Rights = NO_RIGHTS
 
 
-@dataclass(frozen=True, slots=True)
-class Object:
+class Object(NamedTuple):
     """What the walk to the asked path found."""
 
     path: str
@@ -75,8 +69,7 @@ class Object:
     """The last component of the asked path was a link, and no component before it was one."""
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(NamedTuple):
     """The answer to a request."""
 
     allowed: bool

@@ -6,7 +6,6 @@ in another file, are kept with their places for `load` to resolve.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from . import fields
@@ -37,8 +36,7 @@ class Named(NamedTuple):
     position: Position
 
 
-@dataclass(slots=True)
-class ClientDeclaration:
+class ClientDeclaration(NamedTuple):
     """The conditions of a client; None where there is no such condition."""
 
     users: tuple[str, ...] | None = None
@@ -53,8 +51,7 @@ ClientReference = Named | ClientDeclaration
 """A client in a rule: the name of a declared one, or one that is written inline."""
 
 
-@dataclass(slots=True)
-class RuleDeclaration:
+class RuleDeclaration(NamedTuple):
     """A rule whose clients are not resolved yet."""
 
     position: Position
@@ -68,13 +65,13 @@ class RuleDeclaration:
     except_clients: tuple[ClientReference, ...]
 
 
-@dataclass(slots=True)
 class Declarations:
     """What a file declares, or a set of files."""
 
-    clients: list[tuple[Named, ClientDeclaration]] = field(default_factory=list)
-    sockets: list[tuple[Named, SocketDeclaration]] = field(default_factory=list)
-    rules: list[RuleDeclaration] = field(default_factory=list)
+    def __init__(self) -> None:
+        self.clients: list[tuple[Named, ClientDeclaration]] = []
+        self.sockets: list[tuple[Named, SocketDeclaration]] = []
+        self.rules: list[RuleDeclaration] = []
 
 
 def read_source(source: Source, declarations: Declarations, report: FileReport) -> None:

@@ -54,7 +54,11 @@ class Child:
         """`control` leads to the init; with `terminal` the program's terminal is to be relayed."""
         self.pid = pid
         self._program = os.pidfd_open(pid)
-        self.pidfd = self._program if init is None else os.pidfd_open(init)
+        try:
+            self.pidfd = self._program if init is None else os.pidfd_open(init)
+        except OSError:
+            os.close(self._program)
+            raise
         self.control = control
         self.terminal: int | None = None
         self.cgroup: Cgroup | None = None
@@ -72,12 +76,14 @@ class Child:
             return
 
     def kill(self) -> None:
-        """End the program and everything in its sandbox."""
-        for pidfd in (self._program, self.pidfd):
-            try:
-                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
+        """End the program and everything in its sandbox.
+
+        The init is told, not killed: it knows what the program left behind, which else nobody would end where there
+        is no namespace of pids.
+        """
+        self.signal(signal.SIGKILL)
+        if self.control is not None:
+            self.control.shutdown(socket.SHUT_RDWR)
 
     def wait(self) -> int:
         """Wait for the end and return the exit status as a shell has it: 128 + n for signal n."""

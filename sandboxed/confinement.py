@@ -8,7 +8,7 @@ program's process is and which keeps nothing that it does not:
 In the program's process:
 - death with the init, where no namespace of pids sees to that: asked for after the change of uid, which would cancel
   it, and the init is then looked for, since it may have died before;
-- a working directory that the program was given, or its own;
+- a working directory that the program was given, or that lies above one, or its own;
 - the Landlock domain: in a root of its own the program reads and runs all of it, and writes in its own places and
   in what it was given; without one the same holds for the machine's root. A file that it inherits as standard
   input, output or error may be opened anew with the rights that it has, and no others.
@@ -150,6 +150,11 @@ def give_up_privileges(sandbox: Sandbox) -> None:
         )
 
 
+def keep_signals_inside(sandbox: Sandbox) -> bool:
+    """In the init: whether a signal of its to every process reaches those of the sandbox, and no others."""
+    return sandbox.has(NAMESPACES) or (sandbox.has(LANDLOCK) and landlock.keep_signals_inside())
+
+
 def enter_domain(
     sandbox: Sandbox, parent: int, cwd: str, before_landlock: Callable[[], None] | None = None
 ) -> None:
@@ -182,9 +187,15 @@ def die_with(parent: int) -> None:
 
 
 def _directory(sandbox: Sandbox, cwd: str) -> str:
-    """Where the program starts: `cwd` if that is a directory which it was given, else its own."""
-    given = any(lies_in(cwd, tree) for tree in (*sandbox.readonly, *sandbox.writable, sandbox.home))
-    return cwd if given and os.path.isdir(cwd) else sandbox.home
+    """Where the program starts: `cwd` if that is a directory which it was given and may enter, else its own.
+
+    In a root of its own also a directory above one that it was given: there is nothing else in it, and names that
+    its user gives relative to where he stands mean what they mean outside.
+    """
+    shown = (*sandbox.readonly, *sandbox.writable, sandbox.home)
+    given = any(lies_in(cwd, tree) for tree in shown)
+    above = sandbox.has(NAMESPACES) and cwd != "/" and any(lies_in(tree, cwd) for tree in shown)
+    return cwd if (given or above) and os.path.isdir(cwd) and os.access(cwd, os.X_OK) else sandbox.home
 
 
 def _domain(sandbox: Sandbox) -> Domain:

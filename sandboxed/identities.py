@@ -15,8 +15,8 @@ import grp
 import os
 import pwd
 import socket
-from dataclasses import dataclass
 from types import TracebackType
+from typing import NamedTuple
 
 # The range from which systemd takes uids for services with DynamicUser=, so no account should be in it.
 FIRST_UNUSED_UID = 61184
@@ -26,6 +26,9 @@ _UID_COUNT = LAST_UNUSED_UID - FIRST_UNUSED_UID + 1
 # Where systemd keeps a file for each uid of a running service, also where nss-systemd is not installed.
 _SYSTEMD_UIDS = "/run/systemd/dynamic-uid"
 
+# Bytes of a process's status, read at once where its groups are few.
+_STATUS_BYTES = 16 * 1024
+
 # (uid_t) -1 means "leave it" to setresuid(2).
 _LARGEST_ID = 2**32 - 2
 
@@ -34,8 +37,7 @@ class IdentityError(LookupError):
     """There is no such user, or no uid that is free."""
 
 
-@dataclass(frozen=True, slots=True)
-class Identity:
+class Identity(NamedTuple):
     """Who a confined program runs as."""
 
     uid: int
@@ -130,13 +132,26 @@ def _has_process(uid: int) -> bool:
     wanted = str(uid).encode()
     for process in filter(str.isdigit, os.listdir("/proc")):
         try:
-            with open(f"/proc/{process}/status", "rb") as file:
-                lines = file.read().splitlines()
+            status = _status(process)
         except (FileNotFoundError, ProcessLookupError):
             continue  # it has ended
-        if any(wanted in line.split() for line in lines if line.startswith((b"Uid:", b"Gid:"))):
+        if wanted not in status:
+            continue
+        if any(wanted in line.split() for line in status.splitlines() if line.startswith((b"Uid:", b"Gid:"))):
             return True
     return False
+
+
+def _status(process: str) -> bytes:
+    """/proc/PID/status. There may be thousands to read, and open() takes as long again as the kernel does."""
+    fd = os.open(f"/proc/{process}/status", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        parts = []
+        while part := os.read(fd, _STATUS_BYTES):
+            parts.append(part)
+        return b"".join(parts)
+    finally:
+        os.close(fd)
 
 
 def lookup(user: str) -> Identity:

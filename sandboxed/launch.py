@@ -16,7 +16,6 @@ Start from a process with one thread: the chain's processes are forks of it.
 
 import fcntl
 import gc
-import json
 import os
 import signal
 import socket
@@ -24,28 +23,18 @@ import stat
 import struct
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
-from sandboxed import namespaces, syscalls, terminal
+from sandboxed import chain_messages, syscalls, terminal
 from sandboxed.cgroup import Cgroup
-from sandboxed.child import Child, CommandNotExecutable, CommandNotFound, execute, reset_signals
-from sandboxed.confinement import check_layers, enter_domain, give_up_privileges
-from sandboxed.init import Init, hide_arguments
-from sandboxed.newroot import enter_new_root
-from sandboxed.sandbox import LIMITS, NAMESPACES, TERMINAL, LayerMissing, Sandbox, StartError
+from sandboxed.chain_messages import MESSAGE_BYTES, reported, run_or_report
+from sandboxed.child import Child
+from sandboxed.sandbox import LIMITS, NAMESPACES, TERMINAL, Sandbox, StartError
 
-# Bytes of one message of the chain.
-_MESSAGE_BYTES = 4096
-
-# What the chain says to the caller. The kernel adds whose words they are (SCM_CREDENTIALS).
-_INIT = b"init"
-_TERMINAL = b"terminal"
-_PROGRAM = b"program"
-
-# And the caller to the program's process: go on.
-_GO = b"go"
+if TYPE_CHECKING:
+    from sandboxed.chain import Chain
 
 _UCRED = struct.Struct("iII")
-_REPORTED = {kind.__name__: kind for kind in (StartError, CommandNotExecutable, CommandNotFound)}
 
 
 def start(
@@ -68,12 +57,10 @@ def start(
     """
     if not command:
         raise ValueError("there is no command to start")
-    chain = _Chain(sandbox, in_child, new_program=True, mask=mask)
-    child = chain.begin(meanwhile)
-    if child is None:
-        chain.run_or_report(lambda: execute(command, environment))
-    assert child is not None  # the program's process has become the program
-    return child
+    begun = _Start(sandbox, in_child, new_program=True, mask=mask).begin(meanwhile)
+    if not isinstance(begun, Child):
+        begun.become(command, environment)
+    return begun
 
 
 def fork_confined(
@@ -90,15 +77,15 @@ def fork_confined(
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:  # where Python was started without it
             stream.flush()  # what is buffered would be written by both
-    chain = _Chain(sandbox, in_child, new_program=False, mask=None)
-    child = chain.begin(meanwhile)
-    if child is None:
-        chain.leave()
-    return child
+    begun = _Start(sandbox, in_child, new_program=False, mask=None).begin(meanwhile)
+    if isinstance(begun, Child):
+        return begun
+    begun.leave()
+    return None
 
 
-class _Chain:
-    """One start: the ends of both connections, and what each process of the chain does."""
+class _Start:
+    """One start, as the caller sees it."""
 
     def __init__(
         self,
@@ -108,7 +95,6 @@ class _Chain:
         new_program: bool,
         mask: Iterable[int] | None,
     ) -> None:
-        check_layers(sandbox)
         if not sandbox.has(NAMESPACES) and sandbox.work is None:
             raise ValueError("without namespaces the program needs a directory on the disk")
         _refuse_directories()
@@ -118,16 +104,13 @@ class _Chain:
         self._wanted_mask = mask
         self._mask: set[int] = set()
         self._cwd = _working_directory()
+        self._caller_end, self._chain_end, self._control, self._init_control = _pairs_above_standard_fds()
+        self._caller_end.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         self._cgroup = Cgroup.make(sandbox.limits) if sandbox.has(LIMITS) else None
         self._outer_terminal = terminal.outer() if sandbox.has(TERMINAL) else None
-        self._caller_end, self._chain_end = _pair_above_standard_fds()
-        self._caller_end.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
-        self._control, self._init_control = _pair_above_standard_fds()
 
-    # --- the caller --------------------------------------------------------------------------------------
-
-    def begin(self, meanwhile: Callable[[], None] | None) -> Child | None:
-        """Fork the chain: None in the program's process, confined and told to go; the Child in the caller."""
+    def begin(self, meanwhile: Callable[[], None] | None) -> "Child | Chain":
+        """Fork the chain: the Child in the caller; in the program's process, confined and told to go, the Chain."""
         if signal.getsignal(signal.SIGCHLD) == signal.SIG_IGN:
             # Inherited: the kernel would throw our children's exit statuses away.
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -144,8 +127,7 @@ class _Chain:
                     self._cgroup.close()
                 raise StartError(f"cannot fork: {error.strerror}") from error
             if starter == 0:
-                self.run_or_report(self._starter)
-                return None
+                return run_or_report(self._chain_end, self._run_chain)
             return self._await_program(starter, meanwhile)
 
     def _await_program(self, starter: int, meanwhile: Callable[[], None] | None) -> Child:
@@ -163,10 +145,10 @@ class _Chain:
                 raise heard.error or StartError("the sandbox ended before its program began")
             os.waitpid(starter, 0)
             starter = 0
-            child = Child(heard.program, heard.init, self._control)
+            child = self._hold(heard.program, heard.init)
             child.terminal, heard.terminal = heard.terminal, None
             child.cgroup, self._cgroup = self._cgroup, None
-            self._caller_end.send(_GO)
+            self._caller_end.send(chain_messages.GO)
             self._listen(heard)
             if heard.error is not None:
                 raise heard.error
@@ -177,25 +159,33 @@ class _Chain:
         finally:
             self._caller_end.close()
 
+    def _hold(self, program: int, init: int) -> Child:
+        try:
+            return Child(program, init, self._control)
+        except OSError as error:
+            raise StartError(f"cannot hold on to the program's process: {error.strerror}") from error
+
     def _listen(self, heard: "_Heard") -> None:
         """Hear the chain until the program's process waits for the word to go, or nobody is left who could speak."""
         while True:
             message, pid, fds = self._receive()
             if fds:
                 heard.terminal = fds[0]
-            if message == _INIT:
+            if message == chain_messages.TERMINAL and not fds:
+                raise StartError("cannot take the program's terminal: too many open files")
+            if message == chain_messages.INIT:
                 heard.init = pid
-            elif message == _PROGRAM:
+            elif message == chain_messages.PROGRAM:
                 heard.program = pid
                 return
-            elif message != _TERMINAL:
+            elif message != chain_messages.TERMINAL:
                 if message:
-                    heard.error = _reported(message)
+                    heard.error = reported(message)
                 return
 
     def _receive(self) -> tuple[bytes, int, list[int]]:
         room = socket.CMSG_SPACE(_UCRED.size) + socket.CMSG_SPACE(4)
-        data, control, _, _ = self._caller_end.recvmsg(_MESSAGE_BYTES, room, socket.MSG_CMSG_CLOEXEC)
+        data, control, _, _ = self._caller_end.recvmsg(MESSAGE_BYTES, room, socket.MSG_CMSG_CLOEXEC)
         pid = 0
         fds: list[int] = []
         for level, kind, content in control:
@@ -209,7 +199,7 @@ class _Chain:
         """End all of the chain, whatever it does at the moment."""
         while heard.init is None and heard.error is None:
             message, pid, fds = self._receive()
-            heard.init = pid if message == _INIT else None
+            heard.init = pid if message == chain_messages.INIT else None
             for fd in fds:
                 os.close(fd)
             if not message:
@@ -217,8 +207,12 @@ class _Chain:
         if starter:
             os.waitpid(starter, 0)
         if heard.init is not None:
-            # Our child by now, and not waited for yet, so the number is still its own.
-            os.kill(heard.init, signal.SIGKILL)
+            if self._sandbox.has(NAMESPACES):
+                # Our child by now, and not waited for yet, so the number is still its own.
+                os.kill(heard.init, signal.SIGKILL)
+            else:
+                # It alone knows its descendants, and ends them when it has no parent: killed, it would leave them.
+                self._close(self._caller_end, self._control)
             os.waitpid(heard.init, 0)
         if heard.terminal is not None:
             os.close(heard.terminal)
@@ -233,95 +227,26 @@ class _Chain:
         for end in ends:
             end.close()
 
-    # --- the chain ---------------------------------------------------------------------------------------
-
-    def run_or_report(self, step: Callable[[], None]) -> None:
-        """In the chain: what goes wrong must reach the caller, and never the code that called fork."""
-        try:
-            step()
-        except BaseException as error:
-            try:
-                self._chain_end.send(_report(error))
-            finally:
-                os._exit(StartError.exit_status)
-
-    def _starter(self) -> None:
-        """Make the namespaces, and the init, whose child the program's process is; only that one returns."""
+    def _run_chain(self) -> "Chain":
+        """In the starter and what comes of it; it returns in the program's process."""
         # An object of the caller's that is garbage here must not close a number that is ours by now.
         gc.disable()
         self._close(self._caller_end, self._control)
-        if self._cgroup is not None:
-            os.write(self._cgroup.procs, b"0")
-        if self._sandbox.has(NAMESPACES):
-            # The maps of ids belong to the caller only as long as its memory may be read.
-            syscalls.prctl(syscalls.PR_SET_DUMPABLE, 1)
-            namespaces.enter(self._sandbox)
-        syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
-        if os.fork() != 0:
-            os._exit(0)
-        self._chain_end.send(_INIT)
-        self._init()
+        from sandboxed.chain import Chain
 
-    def _init(self) -> None:
-        os.setsid()
-        try:
-            self._enter_sandbox()
-        except OSError as error:
-            if self._sandbox.has(NAMESPACES):
-                raise namespaces.missing(error) from error
-            raise
-        slave = self._make_terminal()
-        give_up_privileges(self._sandbox)
-        init = os.getpid()
-        if self._new_program:
-            hide_arguments()
-        program = os.fork()
-        if program == 0:
-            self._program(init, slave)
-            return
-        for fd in (0, 1, 2):
-            _open_null_as(fd)
-        kept = {0, 1, 2, self._init_control.fileno()} | ({slave} if slave is not None else set())
-        syscalls.close_all_but(kept)
-        Init(program, self._init_control, slave, self._sandbox.has(NAMESPACES)).run()
-
-    def _enter_sandbox(self) -> None:
-        if self._sandbox.has(NAMESPACES):
-            namespaces.settle(self._sandbox)
-            enter_new_root(self._sandbox)
-        else:
-            syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1)
-
-    def _make_terminal(self) -> int | None:
-        if self._outer_terminal is None:
-            return None
-        master, slave = terminal.make(self._outer_terminal, self._sandbox.uid, self._sandbox.gid)
-        rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack("i", master))
-        self._chain_end.sendmsg((_TERMINAL,), (rights,))
-        os.close(master)
-        return slave
-
-    def _program(self, init: int, slave: int | None) -> None:
-        # A group of its own, in the init's session: an orphaned group could not be stopped from its terminal.
-        os.setpgid(0, 0)
-        if slave is not None:
-            terminal.take(slave)
-            os.close(slave)
-        if self._new_program:
-            _prepare_fds(self._sandbox.keep, self._chain_end.fileno())
-            reset_signals(self._mask if self._wanted_mask is None else self._wanted_mask)
-        else:
-            self._init_control.close()
-        enter_domain(self._sandbox, init, self._cwd, self._in_child)
-        self._chain_end.send(_PROGRAM)
-        if self._chain_end.recv(len(_GO)) != _GO:
-            os._exit(StartError.exit_status)  # the caller has given up, or is gone
-
-    def leave(self) -> None:
-        """In the confined half: it is on its way."""
-        self._chain_end.close()
-        gc.enable()
-        signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
+        chain = Chain(
+            self._sandbox,
+            self._chain_end,
+            self._init_control,
+            self._in_child,
+            new_program=self._new_program,
+            mask=self._mask if self._wanted_mask is None else self._wanted_mask,
+            cwd=self._cwd,
+            procs=None if self._cgroup is None else self._cgroup.procs,
+            terminal=self._outer_terminal,
+        )
+        chain.start()
+        return chain
 
 
 class _Heard:
@@ -364,58 +289,17 @@ def _working_directory() -> str:
         return "/"
 
 
-def _pair_above_standard_fds() -> tuple[socket.socket, socket.socket]:
-    """A close-on-exec pair of which none is 0, 1 or 2, even where those are closed."""
-    low = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    with low[0], low[1]:
-        first, second = (
-            socket.socket(fileno=fcntl.fcntl(end.fileno(), fcntl.F_DUPFD_CLOEXEC, 3)) for end in low
-        )
-    return first, second
-
-
-def _prepare_fds(keep: Iterable[int], report: int) -> None:
-    """Close every fd but 0 to 2, `keep` and `report`, and make 0 to 2 and `keep` survive exec.
-
-    Of 0 to 2 what is closed or close-on-exec becomes /dev/null: otherwise the program's first open would be
-    taken for its standard output.
-    """
-    for fd in keep:
-        os.set_inheritable(fd, True)
-    syscalls.close_all_but((0, 1, 2, *keep, report))
-    for fd in (0, 1, 2):
-        if not _survives_exec(fd):
-            _open_null_as(fd)
-
-
-def _survives_exec(fd: int) -> bool:
+def _pairs_above_standard_fds() -> list[socket.socket]:
+    """The ends of two close-on-exec pairs, of which none is 0, 1 or 2, even where those are closed."""
+    ends: list[socket.socket] = []
     try:
-        return os.get_inheritable(fd)
-    except OSError:
-        return False
-
-
-def _open_null_as(fd: int) -> None:
-    null = os.open("/dev/null", os.O_RDWR)
-    if null != fd:
-        os.dup2(null, fd)
-        os.close(null)
-    os.set_inheritable(fd, True)
-
-
-def _report(error: BaseException) -> bytes:
-    kind = type(error).__name__
-    if isinstance(error, LayerMissing):
-        content = {"kind": kind, "layer": error.layer, "reason": error.reason, "help": error.help}
-    else:
-        message = str(error) if isinstance(error, (StartError, RuntimeError)) else f"{kind}: {error}"
-        # Cut before it is encoded: escapes make up to six bytes of a character.
-        content = {"kind": kind, "message": message[: _MESSAGE_BYTES // 8]}
-    return json.dumps(content).encode("ascii")
-
-
-def _reported(report: bytes) -> StartError:
-    content = json.loads(report)
-    if content["kind"] == LayerMissing.__name__:
-        return LayerMissing(content["layer"], content["reason"], content["help"])
-    return _REPORTED.get(content["kind"], StartError)(content["message"])
+        for _ in range(2):
+            low = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            with low[0], low[1]:
+                for end in low:
+                    ends.append(socket.socket(fileno=fcntl.fcntl(end.fileno(), fcntl.F_DUPFD_CLOEXEC, 3)))
+    except OSError as error:
+        for end in ends:
+            end.close()
+        raise StartError(f"cannot make the connections to a sandbox: {error.strerror}") from error
+    return ends

@@ -6,7 +6,8 @@ be no root of its own, Landlock allows the same. Rules that this module enforces
 - inside a tree that the program may write, nothing is looked up by a name that it could lead elsewhere: what may be
   written there is the tree's already; what may not must lie in the tree itself, and not deeper, where a directory
   above it could be renamed, and be named by the tree;
-- / as a whole, /proc and /dev are never given: the devices are the broker's to give, and /proc is the sandbox's.
+- / as a whole, /proc and /dev are never given, nor links that lead there: the devices are the broker's to give,
+  and /proc is the sandbox's.
 """
 
 import os
@@ -122,7 +123,10 @@ def _given(sandbox: Sandbox) -> list[Shown]:
     if sandbox.work is not None:
         given.append(Shown(sandbox.work, True, False))
     writable = {item.path for item in given}
-    given += [Shown(path, False, False) for path in sandbox.readonly if path not in writable]
+    for path in sandbox.readonly:
+        if path in writable:
+            raise StartError(f"{path} is to be both read-only and written: name it once")
+        given.append(Shown(path, False, False))
     for item in given:
         _check(item, sandbox)
         if not item.writable:
@@ -140,10 +144,10 @@ def _check(item: Shown, sandbox: Sandbox) -> None:
     path = item.path
     if not path.startswith("/") or os.path.normpath(path) != path or path.startswith("//"):
         raise StartError(f"{path!r} must be an absolute path without '.', '..' and doubled slashes")
-    place = os.path.realpath(path)
-    if place == "/":
+    names = (path, os.path.realpath(path))
+    if "/" in names:
         raise StartError("/ as a whole would be no sandbox: name what the program needs")
-    if any(lies_in(name, tree) for tree in _NEVER_GIVEN for name in (path, place)):
+    if any(lies_in(name, tree) for name in names for tree in _NEVER_GIVEN):
         raise StartError(
             f"{path} cannot be shown: devices are the policy's to give, and /proc is the sandbox's own"
         )

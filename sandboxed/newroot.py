@@ -12,6 +12,7 @@ Rules that this module enforces:
 Called by the init of the new namespaces, which holds the privileges over them. See mount_namespaces(7).
 """
 
+import errno
 import os
 import stat
 
@@ -51,6 +52,9 @@ _ROOT_OPTIONS = "mode=0755,size=4m,nr_inodes=16k"
 # Files and directories that the program can make in memory: each is a kilobyte of the kernel's, whatever its size.
 _SCRATCH_INODES = 256 * 1024
 
+# How a machine refuses to mount at all, by a filter or an old kernel: no path's fault, so the layer is missing.
+_REFUSED_TO_ALL = (errno.EPERM, errno.ENOSYS)
+
 _NSSWITCH = "passwd: files\ngroup: files\nshadow: files\nhosts: files dns\n"
 
 
@@ -81,6 +85,8 @@ class Root:
         except OSError as error:
             if item.system and isinstance(error, FileNotFoundError):
                 return
+            if error.errno in _REFUSED_TO_ALL:
+                raise
             raise StartError(f"{item.path} cannot be shown: {error.strerror}") from error
         if stat.S_ISLNK(os.fstat(tree).st_mode):
             raise StartError(f"{item.path} cannot be shown: it has become a link")
@@ -156,6 +162,7 @@ class Root:
         except FileNotFoundError:
             return
         tree = open_tree_clone("/dev/null", recursive=False)
+        mount_setattr(tree, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC | MOUNT_ATTR_RDONLY, recursive=False)
         move_mount(tree, target)
         os.close(tree)
         os.close(target)
@@ -196,22 +203,26 @@ class Root:
 
     def _attach(self, path: str, tree: int, is_directory: bool) -> None:
         """Mount `tree` at `path`, and close it."""
-        parent = self._parent(path)
         try:
-            name = os.path.basename(path)
-            if is_directory:
-                _make_directory(name, parent)
-            else:
-                _make_file(name, parent)
+            parent = self._parent(path)
+            try:
+                name = os.path.basename(path)
+                if is_directory:
+                    _make_directory(name, parent)
+                else:
+                    _make_file(name, parent)
+            finally:
+                os.close(parent)
             target = self._find(path)
             try:
                 move_mount(tree, target)
             finally:
                 os.close(target)
         except OSError as error:
+            if error.errno in _REFUSED_TO_ALL:
+                raise
             raise StartError(f"{path} cannot be shown: {error.strerror}") from error
         finally:
-            os.close(parent)
             os.close(tree)
 
     def _make_link(self, path: str, target: str) -> None:

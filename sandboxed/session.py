@@ -30,14 +30,22 @@ class Session:
     """One program and its parent. `end` must be called when the program has ended."""
 
     def __init__(
-        self, child: Child, signals: Signals, watch: Callable[[int, Callable[[], None]], None]
+        self,
+        child: Child,
+        signals: Signals,
+        watch: Callable[[int, Callable[[], None]], None],
+        unwatch: Callable[[int], None],
     ) -> None:
-        """`watch(fd, handler)` is the caller's event loop's: it calls `handler` whenever `fd` can be read."""
+        """`watch(fd, handler)` is the caller's event loop's: it calls `handler` whenever `fd` can be read.
+
+        `unwatch(fd)` ends that.
+        """
         assert child.control is not None
         self._child = child
         self._control = child.control
         self._control.setblocking(False)
         self._signals = signals
+        self._unwatch = unwatch
         self._relay = Relay(child) if child.terminal is not None else None
         watch(signals.fileno(), self._forward)
         watch(self._control.fileno(), self._hear)
@@ -66,9 +74,13 @@ class Session:
     def _hear(self) -> None:
         try:
             message = self._control.recv(_MESSAGE_BYTES)
-        except OSError:
+        except BlockingIOError:
             return
+        except OSError:
+            message = b""
         if not message:
+            # The init is about to be gone: until the kernel has taken its namespaces down, this would wake us for ever.
+            self._unwatch(self._control.fileno())
             return
         what, number = init.unpack(message)
         if what != init.STOPPED:
@@ -107,15 +119,13 @@ def attend(child: Child, signals: Signals) -> int:
         handlers[fd] = handler
         poll.register(fd, select.POLLIN)
 
-    session = Session(child, signals, watch)
+    session = Session(child, signals, watch, poll.unregister)
     poll.register(child, select.POLLIN)
     try:
         while True:
-            for fd, events in poll.poll():
+            for fd, _ in poll.poll():
                 if fd == child.fileno():
                     return child.wait()
                 handlers[fd]()
-                if events & select.POLLHUP:
-                    poll.unregister(fd)
     finally:
         session.end()

@@ -81,6 +81,17 @@ def test_command_imports_nothing_of_the_others() -> None:
     assert not {"yaml", "msgspec", "prctl", "argparse", "socket", "policy", "sandboxed"} & loaded
 
 
+def test_start_of_a_command_loads_no_more_than_it_needs() -> None:
+    # Each of these takes some milliseconds, of which everybody who starts a program waits. And what reads a
+    # client's messages is the worker's: the supervisor should not even hold it.
+    script = "import sys, broker.commands.run, broker.commands.policies, broker.embedded; print(*sys.modules)"
+    ran = subprocess.run([FDBROKER[0], "-c", script], cwd=TREE, capture_output=True, text=True, check=True)
+    slow = {"argparse", "dataclasses", "inspect", "hashlib", "pathlib", "difflib", "traceback", "msgspec"}
+    of_the_worker = {"broker.worker", "broker.messages", "broker.connection", "broker.service"}
+    of_the_starter = {"sandboxed.chain", "sandboxed.newroot", "sandboxed.confinement", "prctl"}
+    assert not (slow | of_the_worker | of_the_starter) & set(ran.stdout.split())
+
+
 # --- check -------------------------------------------------------------------------------------------------
 
 

@@ -9,4 +9,5 @@ class Unusable(Exception):
 
 def say(command: str, message: object) -> None:
     """Tell the user, on standard error."""
-    print(f"fdbroker {command}: {message}", file=sys.stderr, flush=True)
+    if sys.stderr is not None:  # None would be standard output, which is the command's
+        print(f"fdbroker {command}: {message}", file=sys.stderr, flush=True)

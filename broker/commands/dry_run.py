@@ -3,14 +3,13 @@
 The layers are not guessed: the sandbox is begun for real, without a program, and ended.
 """
 
-import argparse
 import contextlib
 import json
 import os
 import resource
 from typing import TYPE_CHECKING, Any
 
-from broker.commands.run_options import OWN_TROUBLE, environment_of
+from broker.commands.run_options import OWN_TROUBLE, Options, environment_of
 from sandboxed import resources, syscalls
 from sandboxed.cgroup import Cgroup
 from sandboxed.launch import fork_confined
@@ -51,7 +50,7 @@ _WHAT_LAYERS_DO = {
 }
 
 
-def show(options: argparse.Namespace, profile: "Profile | None", sandbox: Sandbox) -> int:
+def show(options: Options, profile: "Profile | None", sandbox: Sandbox) -> int:
     """Print it; 0, or 125 where the sandbox could not be had."""
     trouble: str | None = None
     missing: list[LayerMissing] = []
@@ -78,7 +77,7 @@ def show(options: argparse.Namespace, profile: "Profile | None", sandbox: Sandbo
 
 
 def _describe(
-    options: argparse.Namespace, profile: "Profile | None", sandbox: Sandbox, missing: list[LayerMissing]
+    options: Options, profile: "Profile | None", sandbox: Sandbox, missing: list[LayerMissing]
 ) -> dict[str, Any]:
     reasons = {error.layer: error.reason for error in missing}
     return {

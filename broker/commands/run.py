@@ -4,15 +4,15 @@ The sandbox is begun first, and the broker made while the kernel and the other p
 take half the time that they would one after the other. Its program waits until both are ready.
 """
 
-import argparse
 import contextlib
+import gc
 import os
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from broker.commands.common import Unusable, say
-from broker.commands.run_options import OWN_TROUBLE, environment_of, parse, sandbox_of
+from broker.commands.run_options import OWN_TROUBLE, Options, environment_of, parse, sandbox_of
 from broker.connections import made_inside, make_inside
 from broker.installation import own_trees, refuse_writable
 from sandboxed.child import Child
@@ -74,7 +74,7 @@ def _profile(name: str | None) -> "Profile | None":
     return profile_from(name)
 
 
-def _trusted(options: argparse.Namespace) -> list[str]:
+def _trusted(options: Options) -> list[str]:
     """What is read again at the next start. An audit that is not there yet will be; a profile may be a mere name."""
     named = [options.policy or _socket(options), options.audit if options.audit != "-" else None]
     if options.profile is not None and os.path.exists(options.profile):
@@ -82,7 +82,7 @@ def _trusted(options: argparse.Namespace) -> list[str]:
     return [*own_trees(), *(path for path in named if path is not None)]
 
 
-def _socket(options: argparse.Namespace) -> str:
+def _socket(options: Options) -> str:
     """Where the broker listens that is no part of this process."""
     return os.path.abspath(options.socket or os.environ.get("FDBROKER_SOCKET", _DEFAULT_SOCKET))
 
@@ -105,7 +105,7 @@ def _identity(user: str | None) -> Iterator[_Who]:
 class _Run:
     """One run of a command."""
 
-    def __init__(self, options: argparse.Namespace, profile: "Profile | None", signals: Signals) -> None:
+    def __init__(self, options: Options, profile: "Profile | None", signals: Signals) -> None:
         self._options = options
         self._profile = profile
         self._signals = signals
@@ -113,6 +113,8 @@ class _Run:
     def embedded(self, sandbox: Sandbox) -> int:
         """With a broker of its own, this process."""
         options = self._options
+        policy_path = options.policy
+        assert policy_path is not None
         with contextlib.ExitStack() as stack:
             brokers: list[EmbeddedBroker] = []
             courier, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -126,7 +128,7 @@ class _Run:
                 if not brokers:  # a second attempt, without a layer, has the first one's broker
                     audit = audit_to(options.audit, standard=2)
                     stack.callback(os.close, audit)
-                    policy = policy_from(options.policy)
+                    policy = policy_from(policy_path)
                     brokers.append(stack.enter_context(EmbeddedBroker(policy, audit)))
 
             number = theirs.fileno()
@@ -163,6 +165,7 @@ class _Run:
             extra = {"FDBROKER_FD": str(number), "FDBROKER_SOCKET": path}
             child, _, _ = self._start(stack, sandbox, extra, connect, None)
             connection.close()
+            gc.enable()
             return attend(child, self._signals)
 
     def _start(

@@ -1,12 +1,16 @@
-"""The command line of `fdbroker run`, and the sandbox that it asks for."""
+"""The command line of `fdbroker run`, and the sandbox that it asks for.
 
-import argparse
+`run_parser` says what the options are, and explains them and what is wrong with a command line. It takes a tenth of a
+start, which is why options that are written out are read without it.
+"""
+
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 from broker.commands.common import Unusable
 from broker.installation import needed_by, own_trees, shown_path
+from sandboxed.child import CommandNotExecutable
 from sandboxed.environment import DEFAULT_PATH, clean_environment
 from sandboxed.sandbox import LAYERS, LOOPBACK, NETWORKS, Limits, Sandbox, lies_in
 
@@ -15,152 +19,101 @@ if TYPE_CHECKING:
 
 OWN_TROUBLE = 125
 
-_USAGE = "fdbroker run [--policy FILE | --socket PATH] [options] [--] CMD …"
 
-_EPILOG = """\
-What CMD has: an empty root of its own with the system's programs and libraries (/usr, /lib, a little of /etc), all
-of it read-only; a directory of its own (HOME, /sandbox), /tmp and /dev/shm, in memory and gone at the end; the devices
-null, zero, full, random, urandom, and terminals of its own; a loopback of its own. It has no capabilities, no
-groups, none of your files, sockets, processes or variables. As root it is an unused uid of its own, or USER.
---dry-run shows all of it as a table, and starts nothing.
+class Options:
+    """What a command line says; None and empty where it says nothing."""
 
-What the policy gives it, it asks for: `fdbroker open`, the Python library, or Varlink at the connection
-that FDBROKER_FD names (and with --socket at FDBROKER_SOCKET). The paths of a policy are those of the machine.
-
-  fdbroker run --policy kvm.yaml -- fdbroker open /dev/kvm --access use
-  fdbroker run --policy kvm.yaml --ro ~/images --work ~/out -- ./convert ~/images/a.img
-  fdbroker run --socket /run/fdbroker/fdbroker.sock --net host -- curl https://example.org
-
-A layer that this machine cannot give ends the start and says what would help. --weak LAYER goes on without it, in
-the weaker sandbox that is left: namespaces (then CMD makes no Unix sockets and has no network but with --net host),
-landlock, seccomp. It is told on standard error and written in the audit.
-
-exit status: CMD's own (128 + n when signal n ended it); 125 fdbroker's own trouble, 126 CMD cannot be
-executed, 127 there is no CMD
-"""
+    def __init__(self) -> None:
+        self.policy: str | None = None
+        self.socket: str | None = None
+        self.audit: str | None = None
+        self.user: str | None = None
+        self.ro: list[str] = []
+        self.rw: list[str] = []
+        self.work: str | None = None
+        self.env: list[str] = []
+        self.net: str | None = None
+        self.profile: str | None = None
+        self.weak: list[str] = []
+        self.dry_run = False
+        self.json = False
+        self.command: list[str] = []
 
 
-class _Parser(argparse.ArgumentParser):
-    """Exits with 125 for a wrong command line: 2 could be CMD's."""
-
-    def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
-        super().exit(OWN_TROUBLE if status else 0, message)
-
-
-def parser() -> argparse.ArgumentParser:
-    """The parser of `fdbroker run`."""
-    made = _Parser(
-        prog="fdbroker run",
-        usage=_USAGE,
-        description="Run CMD in a sandbox, with a broker for the files and devices that it may have.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    _add_broker(made.add_argument_group("the broker"))
-    _add_sandbox(made.add_argument_group("the sandbox"))
-    _add_showing(made.add_argument_group("showing it"))
-    made.add_argument(
-        "command", nargs=argparse.REMAINDER, metavar="CMD …", help="the command and its arguments"
-    )
-    return made
+# The options that scan() knows: with a value, of which the last counts; with values that add up; and the words
+# that may be one.
+_SINGLE = frozenset(("--policy", "--socket", "--audit", "--user", "--work", "--net", "--profile"))
+_REPEATED = frozenset(("--ro", "--rw", "--env", "--weak"))
+_CHOICES = {"--net": NETWORKS, "--weak": LAYERS}
 
 
-def _add_broker(group: argparse._ArgumentGroup) -> None:
-    source = group.add_mutually_exclusive_group()
-    source.add_argument(
-        "--policy",
-        metavar="FILE",
-        help="be the broker for CMD, by the policy file or directory FILE; no daemon is needed",
-    )
-    source.add_argument(
-        "--socket",
-        metavar="PATH",
-        help="connect CMD to the broker that listens at PATH (default without --policy: FDBROKER_SOCKET, or the "
-        "system's)",
-    )
-    group.add_argument(
-        "--audit",
-        metavar="FILE",
-        help="with --policy: append a JSON line for each decision to FILE (-: standard error)",
-    )
+def scan(arguments: Sequence[str]) -> Options | None:
+    """The options, if each is written out and followed by its value; None for whatever needs the parser."""
+    options = Options()
+    words = iter(arguments)
+    for word in words:
+        if not word.startswith("-"):
+            options.command = [word, *words]
+        elif word == "--":
+            options.command = list(words)
+        elif word in _SINGLE or word in _REPEATED:
+            value = next(words, None)
+            if value is None or (value.startswith("-") and value != "-"):
+                return None
+            if value not in _CHOICES.get(word, (value,)):
+                return None
+            if word in _SINGLE:
+                setattr(options, word[2:], value)
+            else:
+                getattr(options, word[2:]).append(value)
+        else:
+            return None
+    return None if options.policy is not None and options.socket is not None else options
 
 
-def _add_sandbox(group: argparse._ArgumentGroup) -> None:
-    group.add_argument(
-        "--user", metavar="USER", help="as root: run CMD as USER (default: an unused uid of its own)"
-    )
-    group.add_argument(
-        "--ro",
-        metavar="PATH",
-        action="append",
-        default=[],
-        help="show PATH, read-only, with all below it; may be repeated",
-    )
-    group.add_argument(
-        "--rw",
-        metavar="PATH",
-        action="append",
-        default=[],
-        help="show PATH, and let CMD write; may be repeated",
-    )
-    group.add_argument(
-        "--work",
-        metavar="DIR",
-        help="make DIR the program's own directory (HOME); what it writes there stays",
-    )
-    group.add_argument(
-        "--env",
-        metavar="NAME[=VALUE]",
-        action="append",
-        default=[],
-        help="pass the variable NAME, or set it; may be repeated",
-    )
-    group.add_argument(
-        "--net",
-        choices=NETWORKS,
-        help=f"the network: none, a loopback of its own, or all that the host reaches (default: {LOOPBACK})",
-    )
-    group.add_argument(
-        "--profile",
-        metavar="NAME|FILE",
-        help="what a profile gives, beside the options: see docs/profiles.md; ready are command-line, daemon, "
-        "network-client",
-    )
-    group.add_argument(
-        "--weak",
-        metavar="LAYER",
-        action="append",
-        default=[],
-        choices=LAYERS,
-        help=f"start without LAYER if this machine cannot give it: {', '.join(LAYERS)}; may be repeated",
-    )
+def _parsed(arguments: Sequence[str]) -> Options:
+    from broker.commands.run_parser import parser
 
-
-def _add_showing(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--dry-run", action="store_true", help="show what CMD would have, and start nothing")
-    group.add_argument("--json", action="store_true", help="with --dry-run: print one JSON object")
-
-
-def parse(arguments: Sequence[str]) -> argparse.Namespace:
-    """The options of `arguments`; `command` is a list without "--". Raises Unusable; exits as argparse does."""
-    options = parser().parse_args(arguments)
+    options = parser().parse_args(arguments, Options())
     if options.command[:1] == ["--"]:
         del options.command[0]
+    return options
+
+
+def parse(arguments: Sequence[str]) -> Options:
+    """The options of `arguments`; `command` is a list without "--". Raises Unusable; exits as argparse does."""
+    options = scan(arguments) or _parsed(arguments)
     if options.audit is not None and options.policy is None:
         raise Unusable("--audit goes with --policy: a broker that is connected to has an audit of its own")
     if options.json and not options.dry_run:
         raise Unusable("--json goes with --dry-run")
     if not options.command:
         raise Unusable("there is no command to run: fdbroker run --policy FILE -- CMD …")
+    for word in options.env:
+        _check_variable(word.partition("=")[0])
     if "/" in options.command[0]:
         # The program may start elsewhere, where the same words would mean another file.
         options.command[0] = os.path.abspath(options.command[0])
+        _check_executable(options.command[0])
     return options
 
 
-def sandbox_of(
-    options: argparse.Namespace, profile: "Profile | None", uid: int | None, gid: int | None
-) -> Sandbox:
+def _check_executable(path: str) -> None:
+    """Say what is wrong with a file that is there and cannot be run: in the sandbox it would not even be seen."""
+    if os.path.isfile(path) and not os.access(path, os.X_OK):
+        raise CommandNotExecutable(
+            f"{path}: cannot be run: it is not executable (chmod +x it, or name its interpreter and show it with --ro)"
+        )
+
+
+def _check_variable(name: str) -> None:
+    if not name:
+        raise Unusable("--env takes NAME or NAME=VALUE, and there is no NAME")
+    if name.startswith("FDBROKER_"):
+        raise Unusable(f"--env {name}: names that begin with FDBROKER_ are fdbroker's own to set")
+
+
+def sandbox_of(options: Options, profile: "Profile | None", uid: int | None, gid: int | None) -> Sandbox:
     """The sandbox that was asked for, with what the command itself needs. Raises StartError."""
     readonly = [os.path.abspath(path) for path in options.ro]
     writable = [os.path.abspath(path) for path in options.rw]
@@ -193,7 +146,7 @@ def sandbox_of(
 
 
 def environment_of(
-    options: argparse.Namespace, profile: "Profile | None", sandbox: Sandbox, extra: dict[str, str]
+    options: Options, profile: "Profile | None", sandbox: Sandbox, extra: dict[str, str]
 ) -> dict[str, str]:
     """The program's environment. `extra` wins over what was asked for."""
     names = [word for word in options.env if "=" not in word]

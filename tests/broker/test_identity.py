@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from support import STRANGER, as_uid, needs_root
 
-from broker.identity import Accounts, IdentityReader, Introduction
+from broker.identity import Accounts, IdentityReader
+from broker.introduction import Introduction
 from policy import Policy, Source, load
 
 

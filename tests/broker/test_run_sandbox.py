@@ -116,6 +116,26 @@ def test_program_starts_where_its_user_stands_when_that_is_shown(rules: str, sha
     assert ran.stdout == f"{shared}\ncontent"
 
 
+def test_program_starts_where_its_user_stands_when_something_below_is_shown(rules: str, shared: Path) -> None:
+    command = [
+        *FDBROKER,
+        "run",
+        "--policy",
+        rules,
+        "--ro",
+        "below/file",
+        "--",
+        "sh",
+        "-c",
+        "pwd; ls -A . below",
+    ]
+    environment = {**os.environ, "PYTHONPATH": str(TREE)}
+    ran = subprocess.run(
+        command, cwd=shared, capture_output=True, text=True, timeout=SECONDS, env=environment
+    )
+    assert ran.stdout == f"{shared}\n.:\nbelow\n\nbelow:\nfile\n"
+
+
 def test_work_directory_is_home_and_what_lies_there_stays(rules: str, shared: Path) -> None:
     ran = run(
         "--policy", rules, "--work", str(shared), "--", "sh", "-c", "echo $HOME; echo kept > $HOME/kept"
@@ -142,6 +162,8 @@ def test_home_and_temporary_files_are_gone_and_nobody_elses(rules: str) -> None:
             "could put something else in its place",
         ),
         (["--rw", "PLACE/shared", "--ro", "PLACE/shared/link"], "could put something else in its place"),
+        (["--rw", "PLACE/shared", "--ro", "PLACE/shared/../shared"], "both read-only and written"),
+        (["--work", "PLACE/shared", "--ro", "PLACE/shared"], "both read-only and written"),
         (["--ro", "PLACE/shared/to-dev"], "devices are the policy's"),
         (["--ro", "PLACE/shared/to-root"], "would be no sandbox"),
         (["--ro", "/"], "would be no sandbox"),
@@ -153,6 +175,8 @@ def test_home_and_temporary_files_are_gone_and_nobody_elses(rules: str) -> None:
         (["--weak", "everything"], "invalid choice"),
         (["--profile", "no-such-profile"], "no-such-profile"),
         (["--json"], "--dry-run"),
+        (["--env", "=value"], "there is no NAME"),
+        (["--env", "FDBROKER_SOCKET=/elsewhere"], "fdbroker's own to set"),
     ],
 )
 def test_run_refuses_and_says_why(
@@ -164,10 +188,31 @@ def test_run_refuses_and_says_why(
     assert "Traceback" not in ran.stderr
 
 
+def test_file_that_is_no_program_is_told_from_one_that_is_not_there(rules: str, shared: Path) -> None:
+    for name, status, says in (("file", 126, "it is not executable (chmod +x it"), ("no", 127, "not found")):
+        ran = run("--policy", rules, "--", str(shared / name))
+        assert (ran.returncode, says in ran.stderr) == (status, True)
+
+
 def test_policy_is_found_in_a_writable_tree_by_any_name(rules: str, place: Path) -> None:
     (place / "other-name").symlink_to(place / "policy")
     ran = run("--policy", str(place / "other-name" / "run.yaml"), "--rw", str(place / "policy"), "--", "true")
     assert (ran.returncode, "could change what is trusted" in ran.stderr) == (125, True)
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_run_works_when_its_caller_has_closed_standard_files(rules: str, closed: str) -> None:
+    for command, status in ((["sh", "-c", "exit 3"], 3), (["no-such-command"], 127)):
+        line = [*FDBROKER, "run", "--policy", rules, "--", *command]
+        ran = subprocess.run(
+            ["sh", "-c", f'"$@" {closed}', "sh", *line],
+            cwd=TREE,
+            capture_output=True,
+            text=True,
+            timeout=SECONDS,
+        )
+        assert (ran.returncode, ran.stdout) == (status, "")
+        assert "Traceback" not in ran.stderr
 
 
 def test_environment_is_an_allow_list_and_what_was_asked_for(rules: str) -> None:

@@ -2,9 +2,8 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import combinations
-from typing import Any
+from typing import Any, NamedTuple
 
 from hypothesis import strategies as st
 
@@ -97,8 +96,7 @@ peers = st.builds(
 requests = st.builds(Request, paths, wanted_rights, optional_rights)
 
 
-@dataclass(frozen=True)
-class Situation:
+class Situation(NamedTuple):
     """A request of a peer, and the object that its path leads to."""
 
     request: Request

@@ -1,7 +1,6 @@
 """The laws of the language, sentence by sentence, held against random policies and situations."""
 
-from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import pytest
 from hypothesis import Phase, find, given, settings
@@ -39,6 +38,12 @@ PEER_FACTS = [
     "account_group_names",
     "has_account",
 ]
+
+Values = TypeVar("Values", bound=NamedTuple)
+
+
+def replace(values: Values, **changes: Any) -> Values:
+    return values._replace(**changes)
 
 
 def is_allow(rule: RuleText) -> bool:
