@@ -22,6 +22,8 @@ from broker.limits import AUDIT_PIPE_BYTES, RECORD_BYTES
 # Below what malloc takes from the kernel and gives back each time.
 _READ_BYTES = 64 * 1024
 
+_TERMINAL_BYTES = 256
+
 # Instead of a record that was too long: only a worker that is broken or taken over makes one.
 _DROPPED = b'{"event":"record-dropped","reason":"it was too long"}'
 
@@ -37,7 +39,10 @@ class AuditLog:
     ) -> None:
         """Write to `fd`, which stays the caller's."""
         self._fd = fd
-        self._reader = _poll_of_pipe(fd)
+        self._reader = _poll_of_reader(fd)
+        # What fits into a pipe whole does not block when there is room (pipe(7)); a terminal says that it has room for
+        # as much (WAKEUP_CHARS of the kernel's n_tty.c).
+        self._piece = _TERMINAL_BYTES if os.isatty(fd) else select.PIPE_BUF
         self._complain = complain
         self._clock = clock
         self._number = 0
@@ -81,8 +86,7 @@ class AuditLog:
                 if self._reader is None:
                     written = os.write(self._fd, self._unwritten)
                 elif self._reader.poll(0):
-                    # What fits into a pipe whole does not block when there is room (pipe(7)).
-                    written = os.write(self._fd, self._unwritten[: select.PIPE_BUF])
+                    written = os.write(self._fd, self._unwritten[: self._piece])
                 else:
                     return  # whoever reads the pipe is behind; the supervisor has other things to do
             except BlockingIOError:
@@ -109,9 +113,10 @@ class AuditLog:
         return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{int(rest * 1_000_000):06d}Z".encode()
 
 
-def _poll_of_pipe(fd: int) -> select.poll | None:
-    """What tells whether a write would block, where `fd` is a pipe or the like; None for files."""
-    if stat.S_ISREG(os.fstat(fd).st_mode) or stat.S_ISCHR(os.fstat(fd).st_mode):
+def _poll_of_reader(fd: int) -> select.poll | None:
+    """What tells whether a write would block, where somebody reads what is written; None for files."""
+    mode = os.fstat(fd).st_mode
+    if stat.S_ISREG(mode) or (stat.S_ISCHR(mode) and not os.isatty(fd)):
         return None
     room = select.poll()
     room.register(fd, select.POLLOUT)

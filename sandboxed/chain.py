@@ -36,10 +36,12 @@ class Chain:
         cwd: str,
         procs: int | None,
         terminal: int | None,
+        in_front: bool,
     ) -> None:
         """`caller` leads to the caller, and `control` from the init to it. `mask` is the program's signal mask.
 
-        `cwd` is where the caller stood, `procs` the cgroup's, and `terminal` the one that the program's is made after.
+        `cwd` is where the caller stood, `procs` the cgroup's, and `terminal` the one that the program's is made
+        after; `in_front`: the program may read from it before it asks for input.
         """
         self._sandbox = sandbox
         self._caller = caller
@@ -50,6 +52,7 @@ class Chain:
         self._cwd = cwd
         self._procs = procs
         self._terminal = terminal
+        self._in_front = in_front
 
     def start(self) -> None:
         """Make the namespaces, and the init, whose child the program's process is; only that one returns."""
@@ -110,7 +113,7 @@ class Chain:
         # A group of its own, in the init's session: an orphaned group could not be stopped from its terminal.
         os.setpgid(0, 0)
         if slave is not None:
-            terminal.take(slave)
+            terminal.take(slave, self._in_front)
             os.close(slave)
         if self._new_program:
             _prepare_fds(self._sandbox.keep, self._caller.fileno())

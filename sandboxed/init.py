@@ -11,6 +11,7 @@ Rules that this module enforces:
 It has the program's uid, no privileges, no files but the connection to its parent, and cannot be looked into.
 """
 
+import contextlib
 import ctypes
 import os
 import select
@@ -30,8 +31,10 @@ _ARG_END = 49 - 3
 # What goes over the connection between parent and init, one byte each: what, and a signal's number.
 _MESSAGE = struct.Struct("cB")
 STOPPED = b"t"  # to the parent: the program was stopped by this signal
+IN_FRONT = b"r"  # to the parent: the program's group has the terminal, and goes on: it hears its keys again
 SIGNAL = b"s"  # to the init: send this to the program's process group
 FOREGROUND = b"f"  # to the init: give the program's group the terminal, and let it go on
+BACKGROUND = b"b"  # to the init: take it away; one that waits for input asks for it again
 
 # Rounds of looking for descendants that are left, where there is no namespace of pids. Each kills all that it finds;
 # a new round finds what they made meanwhile.
@@ -127,12 +130,18 @@ class Init:
         if len(message) != _MESSAGE.size:
             self._end(SIGNAL_STATUS + signal.SIGKILL)  # the parent is gone
         what, number = unpack(message)
-        try:
-            if what == FOREGROUND and self._terminal is not None:
-                os.tcsetpgrp(self._terminal, self._program)
-            os.killpg(self._program, signal.SIGCONT if what == FOREGROUND else number)
-        except OSError:
-            return  # the group has gone; the end of the program is on its way here
+        if what in (FOREGROUND, BACKGROUND) and self._terminal is not None:
+            with contextlib.suppress(OSError):  # it was hung up
+                os.tcsetpgrp(self._terminal, self._program if what == FOREGROUND else os.getpgrp())
+        with contextlib.suppress(OSError):  # the group has gone; the end of the program is on its way here
+            if what == SIGNAL:
+                os.killpg(self._program, number)
+            if what == BACKGROUND:
+                os.killpg(self._program, signal.SIGSTOP)  # a read that waits is begun again by that
+            if what in (FOREGROUND, BACKGROUND):
+                os.killpg(self._program, signal.SIGCONT)
+        if what == FOREGROUND:
+            self._tell(pack(IN_FRONT))
 
     def _end(self, status: int) -> NoReturn:
         if not self._own_pids:

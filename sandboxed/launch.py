@@ -108,6 +108,7 @@ class _Start:
         self._caller_end.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         self._cgroup = Cgroup.make(sandbox.limits) if sandbox.has(LIMITS) else None
         self._outer_terminal = terminal.outer() if sandbox.has(TERMINAL) else None
+        self._in_front = terminal.is_in_front()  # asked here: the chain is in another session
 
     def begin(self, meanwhile: Callable[[], None] | None) -> "Child | Chain":
         """Fork the chain: the Child in the caller; in the program's process, confined and told to go, the Chain."""
@@ -244,6 +245,7 @@ class _Start:
             cwd=self._cwd,
             procs=None if self._cgroup is None else self._cgroup.procs,
             terminal=self._outer_terminal,
+            in_front=self._in_front,
         )
         chain.start()
         return chain

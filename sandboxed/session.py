@@ -4,7 +4,7 @@ Rules that this module enforces:
 - What the terminal sends reaches the program's whole process group, once, as if it came from the program's own
   terminal; what another process sends reaches the program alone.
 - A program that is stopped stops this process's job too, and both go on together; one that asks for input gets the
-  terminal if this job has it, and waits for it otherwise.
+  terminal if this job has it, and waits for it otherwise. Where nobody could let the job go on, it reads an end.
 
 See credentials(7) on sessions, setpgid(2) on job control.
 """
@@ -21,7 +21,7 @@ from sandboxed.signals import FORWARDED_SIGNALS, Signals
 from sandboxed.terminal import Relay
 
 # Job control goes through here too: the program's terminal is not the one at which its user stops it.
-SESSION_SIGNALS = (*FORWARDED_SIGNALS, signal.SIGTSTP, signal.SIGWINCH)
+SESSION_SIGNALS = (*FORWARDED_SIGNALS, signal.SIGTSTP, signal.SIGCONT, signal.SIGWINCH)
 
 _MESSAGE_BYTES = 16
 
@@ -47,6 +47,7 @@ class Session:
         self._signals = signals
         self._unwatch = unwatch
         self._relay = Relay(child) if child.terminal is not None else None
+        self._told_to_stop = False
         watch(signals.fileno(), self._forward)
         watch(self._control.fileno(), self._hear)
         if self._relay is not None:
@@ -62,7 +63,10 @@ class Session:
         for number, typed in self._signals.take():
             if number == signal.SIGWINCH and self._relay is not None:
                 self._relay.resize()
+            elif number == signal.SIGCONT:
+                self._went_on()
             elif typed or number == signal.SIGTSTP:
+                self._told_to_stop |= number == signal.SIGTSTP
                 self._tell(init.SIGNAL, number)
             else:
                 self._child.signal(number)
@@ -83,19 +87,37 @@ class Session:
             self._unwatch(self._control.fileno())
             return
         what, number = init.unpack(message)
-        if what != init.STOPPED:
-            return
-        wants_terminal = number in (signal.SIGTTIN, signal.SIGTTOU)
-        if not (wants_terminal and self._relay is not None and self._relay.go_to_front()):
-            self._stop(number)
-        if self._relay is not None and self._relay.wants_front:
-            self._tell(init.FOREGROUND)
-        else:
-            self._tell(init.SIGNAL, signal.SIGCONT)
+        if what == init.STOPPED:
+            self._stopped(number)
+        elif what == init.IN_FRONT and self._relay is not None:
+            self._relay.hold_keys(False)
 
-    def _stop(self, number: int) -> None:
-        """Stop this process's job as the program was stopped, and take the terminal up when it goes on."""
+    def _stopped(self, number: int) -> None:
+        # A program that was to stop, and had stopped to ask for input already, would forget the one with the other.
+        wants_terminal = number in (signal.SIGTTIN, signal.SIGTTOU) and not self._told_to_stop
+        in_front = wants_terminal and self._relay is not None and self._relay.go_to_front()
+        if not in_front:
+            has_stopped = self._stop(number)
+            in_front = self._relay is not None and self._relay.in_front
+            if wants_terminal and not has_stopped and self._relay is not None:
+                self._relay.end_input()
+                in_front = True
+        self._let_go_on(in_front)
+
+    def _let_go_on(self, in_front: bool) -> None:
+        if in_front and self._relay is not None:
+            # ^Z now would find nobody, or be undone by what lets the program go on.
+            self._relay.hold_keys(True)
+        self._tell(init.FOREGROUND if in_front else init.BACKGROUND)
+
+    def _stop(self, number: int) -> bool:
+        """Stop this process's job as the program was stopped, and take the terminal up when it goes on.
+
+        False when the kernel does not stop it, because nobody could let it go on.
+        """
+        self._told_to_stop = False
         if self._relay is not None:
+            self._relay.catch_up()
             self._relay.step_back()
         if number == signal.SIGSTOP:
             number = signal.SIGTSTP  # which the kernel does not deliver where nobody could let us go on
@@ -104,10 +126,18 @@ class Session:
         os.kill(0, number)  # returns when the shell lets us go on
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
         signal.signal(number, before)
-        if self._relay is not None:
-            self._relay.resize()
-            if self._relay.wants_front:
-                self._relay.go_to_front()
+        has_stopped = signal.sigtimedwait({signal.SIGCONT}, 0) is not None
+        if self._relay is not None and self._relay.wants_front:
+            self._relay.go_to_front()
+        return has_stopped
+
+    def _went_on(self) -> None:
+        """After a SIGSTOP, which nobody hears: the terminal may be set otherwise by now, or be another job's."""
+        if self._relay is None or not self._relay.wants_front:
+            return
+        was_in_front = self._relay.in_front
+        if self._relay.go_to_front() is not was_in_front:
+            self._let_go_on(not was_in_front)
 
 
 def attend(child: Child, signals: Signals) -> int:
