@@ -12,15 +12,17 @@ OpenSSH's monitor does. Call it early: before threads, and before anything hosti
 
 import contextlib
 import os
+import socket
 import sys
 from collections.abc import Collection, Iterable
 
 from broker.commands.common import Unusable, say
 from broker.commands.policies import audit_to, policy_from
-from broker.connections import embedded_pair
+from broker.connections import made_inside, make_inside
 from broker.embedded import EmbeddedBroker
 from broker.installation import import_trees, own_trees, refuse_writable
 from policy import Policy
+from sandboxed.child import Child
 from sandboxed.client import Client
 from sandboxed.identities import lookup, unused_uid
 from sandboxed.launch import fork_confined
@@ -96,26 +98,31 @@ def _split(policy: Policy, audit_path: str | None, sandbox: Sandbox, weak: Colle
     with contextlib.ExitStack() as stack:
         audit = audit_to(audit_path, standard=2)
         stack.callback(os.close, audit)
-        ours, theirs = embedded_pair()
-        stack.enter_context(ours)
+        courier, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        stack.enter_context(courier)
         stack.enter_context(theirs)
         signals = stack.enter_context(Signals(SESSION_SIGNALS))
         # The broker is made afterwards, so that the confined half has never held anything of it.
-        child, sandbox, missing = start_accepting(weak, sandbox, fork_confined, stack)
+
+        def attempt(wanted: Sandbox) -> Child | None:
+            return fork_confined(wanted, lambda: make_inside(theirs))
+
+        child, sandbox, missing = start_accepting(weak, sandbox, attempt, stack)
         if child is None:
             stack.pop_all()  # all that is the other half's to end
             signals.close()
-            ours.close()
+            courier.close()
             os.close(audit)
             os.environ.update(HOME=sandbox.home, TMPDIR=sandbox.temporary)
-            return Client(theirs)
+            return Client(socket.socket(fileno=theirs.detach()))
         stack.enter_context(child)
         stack.callback(child.kill)
         theirs.close()
         for error in missing:
             say("embed", f"goes on without the layer {error.layer!r}, as `weak` says: {error.reason}")
-        broker = stack.enter_context(EmbeddedBroker(policy, audit, ours))
-        status = broker.serve(child, sandbox, missing, signals)
+        ours = stack.enter_context(made_inside(courier))
+        broker = stack.enter_context(EmbeddedBroker(policy, audit))
+        status = broker.serve(ours, child, sandbox, missing, signals)
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:  # where Python was started without it
             stream.flush()

@@ -19,20 +19,24 @@ from sandboxed.signals import Signals
 
 
 class EmbeddedBroker:
-    """A broker for one child, which has the other end of `connection`. Call serve() when the child runs."""
+    """A broker for one child. Call serve() when the child runs."""
 
-    def __init__(self, policy: Policy, audit: int, connection: socket.socket) -> None:
-        """Start the worker; `audit` is an fd for the records, `connection` the broker's end of an embedded_pair().
-
-        Both stay the caller's.
-        """
+    def __init__(self, policy: Policy, audit: int) -> None:
+        """Start the worker; `audit` is an fd for the records, which stays the caller's."""
         self._reader = IdentityReader(Accounts(policy))
         self._supervisor = Supervisor(policy, AuditLog(audit, complain))
-        self._connection = connection
 
-    def serve(self, child: Child, sandbox: Sandbox, missing: list[LayerMissing], signals: Signals) -> int:
+    def serve(
+        self,
+        connection: socket.socket,
+        child: Child,
+        sandbox: Sandbox,
+        missing: list[LayerMissing],
+        signals: Signals,
+    ) -> int:
         """Serve `child`, which runs in `sandbox`, until it ends; its exit status.
 
+        `connection` is the broker's end of an embedded_pair(), the child's is the other; it stays the caller's.
         `missing` are the layers that the sandbox does without. A worker that fails leaves the child without a
         broker: then the child is ended too.
         """
@@ -47,7 +51,7 @@ class EmbeddedBroker:
             weak={error.layer: error.reason for error in missing},
             network=sandbox.network,
         )
-        self._supervisor.introduce(introduction, self._connection)
+        self._supervisor.introduce(introduction, connection)
         session = Session(child, signals, self._supervisor.watch, self._supervisor.unwatch)
         self._supervisor.watch(child.fileno(), self._supervisor.stop)
         try:

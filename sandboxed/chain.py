@@ -15,7 +15,7 @@ from typing import NoReturn
 from sandboxed import namespaces, syscalls, terminal
 from sandboxed.chain_messages import GO, INIT, PROGRAM, TERMINAL, run_or_report
 from sandboxed.child import execute, reset_signals
-from sandboxed.confinement import check_layers, enter_domain, give_up_privileges
+from sandboxed.confinement import check_layers, enter_domain, give_up_privileges, keep_signals_inside
 from sandboxed.init import Init, hide_arguments
 from sandboxed.newroot import enter_new_root
 from sandboxed.sandbox import NAMESPACES, Sandbox, StartError
@@ -76,6 +76,7 @@ class Chain:
             raise
         slave = self._make_terminal()
         give_up_privileges(self._sandbox)
+        has_own_signals = keep_signals_inside(self._sandbox)
         init = os.getpid()
         if self._new_program:
             hide_arguments()
@@ -87,7 +88,7 @@ class Chain:
             _open_null_as(fd)
         kept = {0, 1, 2, self._control.fileno()} | ({slave} if slave is not None else set())
         syscalls.close_all_but(kept)
-        Init(program, self._control, slave, self._sandbox.has(NAMESPACES)).run()
+        Init(program, self._control, slave, self._sandbox.has(NAMESPACES), has_own_signals).run()
 
     def _enter_sandbox(self) -> None:
         if self._sandbox.has(NAMESPACES):

@@ -150,6 +150,11 @@ def give_up_privileges(sandbox: Sandbox) -> None:
         )
 
 
+def keep_signals_inside(sandbox: Sandbox) -> bool:
+    """In the init: whether a signal of its to every process reaches those of the sandbox, and no others."""
+    return sandbox.has(NAMESPACES) or (sandbox.has(LANDLOCK) and landlock.keep_signals_inside())
+
+
 def enter_domain(
     sandbox: Sandbox, parent: int, cwd: str, before_landlock: Callable[[], None] | None = None
 ) -> None:

@@ -2,7 +2,8 @@
 
 Rules that this module enforces:
 - When the program ends, or the parent outside does, every process of the sandbox is ended: by the kernel where
-  the init is one of a namespace of pids, else one by one, each of them being a descendant of the init's.
+  the init is one of a namespace of pids; else by one signal to all that its Landlock domain holds, or, where that
+  has no scopes, one by one, each of them being a descendant of the init's.
 - Its exit status is the program's, as a shell has it.
 - It tells the parent when the program was stopped, and sends the program's group the signals that the parent
   names; it understands nothing else, and nothing that the program says.
@@ -62,13 +63,24 @@ def hide_arguments() -> None:
 
 
 class Init:
-    """The loop of the init. `terminal` is the program's, of which the init leads the session."""
+    """The loop of the init. `terminal` is the program's, of which the init leads the session.
 
-    def __init__(self, program: int, control: socket.socket, terminal: int | None, own_pids: bool) -> None:
+    `own_pids`: all of the sandbox ends with this process. `has_own_signals` is as for end_descendants().
+    """
+
+    def __init__(
+        self,
+        program: int,
+        control: socket.socket,
+        terminal: int | None,
+        own_pids: bool,
+        has_own_signals: bool,
+    ) -> None:
         self._program = program
         self._control = control
         self._terminal = terminal
         self._own_pids = own_pids
+        self._has_own_signals = has_own_signals
 
     def run(self) -> NoReturn:
         """Serve until the program or the parent ends. All signals are blocked."""
@@ -124,14 +136,17 @@ class Init:
 
     def _end(self, status: int) -> NoReturn:
         if not self._own_pids:
-            end_descendants()
+            end_descendants(self._has_own_signals)
         os._exit(status)
 
 
-def end_descendants() -> None:
-    """Kill and reap all descendants of this process, which is their subreaper (PR_SET_CHILD_SUBREAPER)."""
+def end_descendants(has_own_signals: bool) -> None:
+    """Kill and reap all descendants of this process, which is their subreaper (PR_SET_CHILD_SUBREAPER).
+
+    `has_own_signals`: a signal to every process reaches those of the sandbox alone; else they are looked for.
+    """
     for _ in range(_ROUNDS):
-        for pid in _descendants():
+        for pid in (-1,) if has_own_signals else _descendants():
             try:
                 os.kill(pid, signal.SIGKILL)
             except (ProcessLookupError, PermissionError):

@@ -45,13 +45,12 @@ SYSTEM_FILES = tuple(
             "bash.bashrc",
             "profile",
         ),
-        *("profile.d", "shells", "debian_version", "os-release", "python3", "python3.11", "python3.12"),
+        *("shells", "debian_version", "os-release", "python3", "python3.11", "python3.12"),
         *(
             "python3.13",
             "perl",
             "java-17-openjdk",
             "java-21-openjdk",
-            "maven",
             "vim",
             "xattr.conf",
             "papersize",
@@ -65,7 +64,7 @@ NETWORK_FILES = ("/etc/resolv.conf", "/etc/hosts")
 # Devices that hold no data of anybody and that programs cannot do without.
 HARMLESS_DEVICES = ("null", "zero", "full", "random", "urandom")
 
-# Of /proc, what tells of the whole machine or of others: empty for the program.
+# Of /proc, what tells of keys, memory and addresses of the kernel or of others: empty for the program.
 MASKED = tuple(
     f"/proc/{name}"
     for name in (

@@ -42,6 +42,10 @@ from sandboxed.sandbox import HOST, SCRATCH_BYTES, Sandbox, StartError, lies_in
 # A directory that every machine has, to build the new root upon. What lay there is opened before.
 _BASE = "/tmp"
 
+# Terminals that the program can make. The machine has 4,096 (kernel.pty.max), of which only its own root keeps some:
+# without a limit one program would leave none for others.
+_TERMINALS = 256
+
 # Bytes and files of the root itself: names, links and a few short files.
 _ROOT_OPTIONS = "mode=0755,size=4m,nr_inodes=16k"
 
@@ -149,7 +153,7 @@ class Root:
         for path in MASKED:
             self._mask(path)
         os.mkdir(f"{_BASE}/dev/pts")
-        options = "newinstance,ptmxmode=0666,mode=0620"
+        options = f"newinstance,ptmxmode=0666,mode=0620,max={_TERMINALS}"
         mount("devpts", f"{_BASE}/dev/pts", "devpts", MS_NOSUID | MS_NOEXEC, options)
 
     def _mask(self, path: str) -> None:
@@ -239,7 +243,9 @@ class Root:
                 0o644,
                 dir_fd=parent,
             )
-            with open(fd, "w", encoding="utf-8") as file:
+            with open(
+                fd, "w", encoding="utf-8", errors="surrogateescape"
+            ) as file:  # --work may have any name
                 file.write(text)
         finally:
             os.close(parent)

@@ -47,6 +47,7 @@ _NEW_NAMESPACES = 0x80 | 0x20000 | 0x02000000 | 0x04000000 | 0x08000000 | 0x1000
 # asm-generic/ioctls.h
 _TIOCSTI, _TIOCLINUX, _TIOCCONS, _TIOCSETD = 0x5412, 0x541C, 0x541D, 0x5423
 
+_F_SETLEASE, _F_SETDELEG = 1024, 1040  # linux/fcntl.h
 _RLIMIT_CORE = 4
 _PRIO_PROCESS, _IOPRIO_WHO_PROCESS = 0, 1
 _PR_SCHED_CORE = 62
@@ -67,6 +68,8 @@ REFUSED: tuple[tuple[int, str], ...] = (
     (ENOSYS, "clone3"),
     # Rings make calls that no filter sees.
     (ENOSYS, "io_uring_setup io_uring_enter io_uring_register"),
+    # A number for the whole machine (fs.aio-max-nr), that one program could take from databases. Those fall back.
+    (ENOSYS, "io_setup"),
     # The mode, and with it the set-id bits, lies in memory. Libraries fall back to openat.
     (ENOSYS, "openat2"),
     # IPC by key or name. Without an ipc namespace it is shared with all that the user runs. A Landlock domain
@@ -109,6 +112,8 @@ JUDGED: dict[str, Rows] = {
     # A new user namespace gives capabilities within, and the kernel's code for the privileged with them.
     "clone": (((has_any(0, _NEW_NAMESPACES),), _REFUSE),),
     "unshare": (((has_any(0, _NEW_NAMESPACES),), _REFUSE),),
+    # A lease on a file that is only read keeps its other openers waiting, up to 45 seconds each (fs.lease-break-time).
+    "fcntl": tuple(((equals(1, command),), _REFUSE) for command in (_F_SETLEASE, _F_SETDELEG)),
     # Input for the terminal's other readers, its console, and line disciplines: modules that are loaded on
     # demand, with a history of bugs.
     "ioctl": tuple(

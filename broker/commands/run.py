@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from broker.commands.common import Unusable, say
 from broker.commands.run_options import OWN_TROUBLE, Options, environment_of, parse, sandbox_of
-from broker.connections import embedded_pair
+from broker.connections import made_inside, make_inside
 from broker.installation import own_trees, refuse_writable
 from sandboxed.child import Child
 from sandboxed.identities import IdentityError, lookup, unused_uid
@@ -36,6 +36,7 @@ class _Who(NamedTuple):
 
 def main(arguments: Sequence[str]) -> int:
     """Run the command that `arguments` name, and return its exit status."""
+    _open_standard_files()
     try:
         options = parse(arguments)
         profile = _profile(options.profile)
@@ -56,6 +57,13 @@ def main(arguments: Sequence[str]) -> int:
     except (Unusable, IdentityError, OSError) as error:
         say("run", error)
         return OWN_TROUBLE
+
+
+def _open_standard_files() -> None:
+    """Of standard input, output and error those that are closed: what we open must not be taken for them."""
+    while (null := os.open("/dev/null", os.O_RDWR)) <= 2:
+        pass
+    os.close(null)
 
 
 def _profile(name: str | None) -> "Profile | None":
@@ -109,8 +117,8 @@ class _Run:
         assert policy_path is not None
         with contextlib.ExitStack() as stack:
             brokers: list[EmbeddedBroker] = []
-            ours, theirs = embedded_pair()
-            stack.enter_context(ours)
+            courier, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            stack.enter_context(courier)
             stack.enter_context(theirs)
 
             def make_broker() -> None:
@@ -121,15 +129,16 @@ class _Run:
                     audit = audit_to(options.audit, standard=2)
                     stack.callback(os.close, audit)
                     policy = policy_from(policy_path)
-                    brokers.append(stack.enter_context(EmbeddedBroker(policy, audit, ours)))
+                    brokers.append(stack.enter_context(EmbeddedBroker(policy, audit)))
 
             number = theirs.fileno()
             sandbox = sandbox._replace(keep=(number,), broker_is_parent=True)
             child, sandbox, missing = self._start(
-                stack, sandbox, {"FDBROKER_FD": str(number)}, None, make_broker
+                stack, sandbox, {"FDBROKER_FD": str(number)}, lambda: make_inside(theirs), make_broker
             )
             theirs.close()
-            return brokers[0].serve(child, sandbox, missing, self._signals)
+            ours = stack.enter_context(made_inside(courier))
+            return brokers[0].serve(ours, child, sandbox, missing, self._signals)
 
     def connected(self, sandbox: Sandbox) -> int:
         """With the broker that listens somewhere."""
@@ -142,11 +151,14 @@ class _Run:
             connection = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
 
             def connect() -> None:
-                # With CMD's identity: the broker sees who connects, and refuses other senders.
-                try:
-                    connection.connect(path)
-                except OSError as error:
-                    raise StartError(f"no broker answers at {path}: {error.strerror}") from error
+                # With CMD's identity: the broker sees who connects, and refuses other senders. By a socket of CMD's own
+                # network: another would tell of ours (netdevice(7)).
+                with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as inside:
+                    try:
+                        inside.connect(path)
+                    except OSError as error:
+                        raise StartError(f"no broker answers at {path}: {error.strerror}") from error
+                    os.dup2(inside.fileno(), number)
 
             number = connection.fileno()
             sandbox = sandbox._replace(keep=(number,), socket=path)

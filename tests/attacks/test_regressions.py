@@ -5,10 +5,11 @@ import shutil
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support import TREE, allow, policy
+from support import TREE, Broker, allow, policy
 
 FDBROKER = [sys.executable, "-m", "broker.main"]
 SECONDS = 60
@@ -215,6 +216,34 @@ def test_program_without_namespaces_inherits_no_socket_that_reaches_others(rules
     assert ran.returncode == 0
 
 
+# Every socket answers it, of whatever family, for the network that it was made in.
+INTERFACES = """
+import array, fcntl, struct
+room = array.array("B", bytes(4096))
+answer = fcntl.ioctl(connection, 0x8912, struct.pack("iL", 4096, room.buffer_info()[0]))  # SIOCGIFCONF
+print(struct.unpack("iL", answer)[0])
+"""
+
+
+@pytest.mark.parametrize("embedded", [True, False])
+def test_program_without_a_network_learns_no_interfaces_from_its_connection(
+    rules: str, start_broker: Callable[[str], Broker], embedded: bool
+) -> None:
+    by = ["--policy", rules] if embedded else ["--socket", start_broker(Path(rules).read_text()).socket]
+    program = f"import os\nconnection = int(os.environ['FDBROKER_FD'])\n{INTERFACES}"
+    ran = run(*by, "--net", "none", "--", sys.executable, "-c", program)
+    assert (ran.stdout, ran.stderr) == ("0\n", "")
+
+
+def test_embedding_program_learns_no_interfaces_from_its_connection(rules: str) -> None:
+    split = f"from broker.embed import embed\nclient = embed({rules!r}, net='none')\n"
+    program = f"{split}connection = client._connection.fileno()\n{INTERFACES}"
+    ran = subprocess.run(
+        [sys.executable, "-c", program], cwd=TREE, capture_output=True, text=True, timeout=SECONDS
+    )
+    assert (ran.stdout, ran.stderr) == ("0\n", "")
+
+
 # --- the rest of the machine ------------------------------------------------------------------------------------
 
 LOWER_THE_LIMIT = """
@@ -237,3 +266,51 @@ def test_program_does_not_start_the_machines_core_dump_handler_when_it_crashes(r
     # 0 would not keep the kernel from starting it, as root and outside, if core_pattern is a pipe; 1 does.
     program = LOWER_THE_LIMIT.replace("PRLIMIT64", str(PRLIMIT64))
     assert run("--policy", rules, "--", sys.executable, "-c", program).stdout == "(1, 1)\n"
+
+
+EXHAUST = """
+import ctypes, fcntl, os, resource, sys
+try:
+    fcntl.fcntl(os.open(sys.argv[1], os.O_RDONLY), fcntl.F_SETLEASE, fcntl.F_RDLCK)
+    print("lease")
+except OSError:
+    pass
+resource.setrlimit(resource.RLIMIT_NOFILE, (4096, 4096))
+terminals = 0
+try:
+    while terminals < 1000:
+        os.open("/dev/ptmx", os.O_RDWR | os.O_NOCTTY)
+        terminals += 1
+except OSError:
+    pass
+print(terminals < 300, ctypes.CDLL(None).syscall(ctypes.c_long(IO_SETUP), 1, ctypes.byref(ctypes.c_ulong())))
+"""
+IO_SETUP = {"x86_64": 206, "aarch64": 0}[os.uname().machine]
+
+
+def test_program_takes_no_terminals_requests_or_leases_from_the_machine(rules: str, place: Path) -> None:
+    (place / "shown").touch()
+    command = [sys.executable, "-c", EXHAUST.replace("IO_SETUP", str(IO_SETUP)), str(place / "shown")]
+    assert run("--policy", rules, "--ro", str(place / "shown"), "--", *command).stdout == "True -1\n"
+
+
+# --- odd callers ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("closed", [(0,), (1,), (2,), (0, 1), (1, 2), (0, 1, 2)])
+def test_program_has_its_connection_beside_the_standard_files_when_those_were_closed(
+    rules: str, closed: tuple[int, ...]
+) -> None:
+    close = " ".join(f"{fd}>&-" for fd in closed)
+    command = [*FDBROKER, "run", "--policy", rules, "--audit", "-", "--", "sh", "-c", "exit $FDBROKER_FD"]
+    shell = ["sh", "-c", f'exec "$@" {close}', "sh", *command]
+    ran = subprocess.run(shell, cwd="/", capture_output=True, timeout=SECONDS, check=False)
+    assert 2 < ran.returncode < 100
+
+
+def test_work_directory_may_have_any_name(rules: str, place: Path) -> None:
+    work = os.fsencode(place) + b"/\xff:\n"
+    os.mkdir(work)
+    os.chmod(work, 0o777)
+    ran = run("--policy", rules, "--work", os.fsdecode(work), "--", "pwd", text=False)
+    assert (ran.returncode, ran.stdout) == (0, work + b"\n")

@@ -82,7 +82,9 @@ def test_program_and_all_that_it_starts_are_in_the_group_until_the_child_is_clos
     reader, writer = os.pipe()
     with ExitStack() as stack:
         sandbox = make_sandbox(stack, way, keep=(writer,))
-        child = start_shell(f"(printf x >&{writer}; exec sleep infinity) & sleep infinity", sandbox)
+        stack.callback(os.waitpid, -1, 0)  # the init, which the closed child leaves to be reaped
+        script = f"(printf x >&{writer}; exec sleep infinity) & sleep infinity"
+        child = stack.enter_context(start_shell(script, sandbox))
         os.close(writer)
         assert os.read(reader, 1) == b"x"
         assert str(child.pid) in Path(path, "cgroup.procs").read_text().split()
@@ -93,7 +95,6 @@ def test_program_and_all_that_it_starts_are_in_the_group_until_the_child_is_clos
         assert has_ended(reader)
         assert not os.path.exists(path)
         os.close(reader)
-    os.waitpid(-1, 0)  # the init, which the closed child leaves to be reaped
 
 
 @NEEDS_GROUPS

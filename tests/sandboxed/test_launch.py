@@ -57,9 +57,11 @@ def test_start_tells_not_found_when_a_directory_of_the_path_is_closed(sandbox: S
     closed = place / "closed"
     closed.mkdir(mode=0)
     shown = sandbox._replace(readonly=(str(place),))
-    with pytest.raises(CommandNotFound):
-        start(["no-such"], shown, clean_environment(shown, {"PATH": f"{closed}:/usr/bin"}))
-    closed.chmod(0o700)  # or its owner could not look whether it is empty
+    try:
+        with pytest.raises(CommandNotFound):
+            start(["no-such"], shown, clean_environment(shown, {"PATH": f"{closed}:/usr/bin"}))
+    finally:
+        closed.chmod(0o700)  # or its owner could not look whether it is empty
 
 
 @pytest.mark.parametrize("content", ["no program", "#!/no/such/interpreter\n"])

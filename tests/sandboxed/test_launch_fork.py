@@ -12,7 +12,7 @@ import pytest
 from sandboxes import WAYS, make_sandbox, nothing_left, run, start_shell
 from support import TREE
 
-from sandboxed import confinement, privileges, syscalls
+from sandboxed import chain, confinement, privileges, syscalls
 from sandboxed.launch import fork_confined
 from sandboxed.sandbox import NAMESPACES, Sandbox, StartError
 
@@ -92,6 +92,26 @@ def test_none_of_the_chain_can_be_looked_into_while_it_changes(sandbox: Sandbox)
 
     assert in_confined_half(sandbox, closed, in_child=closed) == 0
     assert syscalls.prctl(_PR_GET_DUMPABLE) == 0  # nor the caller, whose uid the program may have
+
+
+@pytest.mark.parametrize("step", ["_enter_sandbox", "_make_terminal", "_program"])
+def test_none_of_the_chain_can_be_looked_into_from_its_first_step_on(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    original = getattr(chain.Chain, step)
+
+    def checked(*arguments: object) -> object:
+        assert syscalls.prctl(_PR_GET_DUMPABLE) == 0
+        return original(*arguments)
+
+    monkeypatch.setattr(chain.Chain, step, checked)
+    before = syscalls.prctl(_PR_GET_DUMPABLE)
+    syscalls.prctl(syscalls.PR_SET_DUMPABLE, 1)
+    try:
+        with start_shell("exit 0", sandbox) as child:
+            assert child.wait() == 0
+    finally:
+        syscalls.prctl(syscalls.PR_SET_DUMPABLE, before)
 
 
 def test_parent_that_ended_before_the_confinement_is_noticed() -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import shutil
 import socket
 import stat
@@ -13,7 +14,7 @@ from typing import Any
 
 import pytest
 from sandboxes import STARTERS, make_sandbox, python, run, with_python
-from support import as_uid
+from support import TREE, as_uid
 
 from broker.installation import own_trees
 from sandboxed import layout, privileges, resources
@@ -93,6 +94,7 @@ print(json.dumps({
     "net": [line.split()[0] for line in read("/proc/net/dev").splitlines()[2:]],
     "pids": [name for name in os.listdir("/proc") if name.isdigit()],
     "parent": os.getppid(),
+    "namespaces": {name: os.readlink("/proc/self/ns/" + name) for name in os.listdir("/proc/self/ns")},
     "status": read("/proc/self/status"),
     "mounts": read("/proc/self/mountinfo"),
     "masked": {path: read(path) for path in named["masked"] if os.path.lexists(path)},
@@ -249,6 +251,16 @@ def test_proc_shows_the_program_and_its_init_alone(facts: Facts) -> None:
     assert "/proc/keys" in facts["masked"]
 
 
+def test_program_has_every_namespace_of_its_own(facts: Facts) -> None:
+    shared = {
+        name for name, link in facts["namespaces"].items() if os.readlink(f"/proc/self/ns/{name}") == link
+    }
+    # root stays in its user namespace: a change of uid does there what an ordinary user needs a map for.
+    assert {name for name in shared if not name.startswith("time")} == (
+        {"user"} if facts["starter"] == 0 else set()
+    )
+
+
 def test_program_has_no_privilege(facts: Facts) -> None:
     status = privileges.parse_status(facts["status"])
     assert [status[name].strip("0") for name in ("CapInh", "CapPrm", "CapEff", "CapAmb")] == [""] * 4
@@ -272,6 +284,46 @@ def test_program_has_limits_and_a_umask_of_its_own(facts: Facts) -> None:
     assert facts["umask"] == 0o077
 
 
+@pytest.mark.parametrize(
+    ("own", "limits", "expected"),
+    [
+        ((100, 200), Limits(), [(100, 200)]),
+        ((resource.RLIM_INFINITY, None), Limits(), [(1024, 4096)]),
+        ((1000, 2000), Limits(files=300), [(300, 300)]),
+        ((100, 200), Limits(files=300), [(100, 200)]),
+    ],
+)
+def test_limits_only_go_down(
+    own: tuple[int, int | None], limits: Limits, expected: list[tuple[int, int]]
+) -> None:
+    def look() -> list[list[int]]:
+        soft, hard = own[0], resource.getrlimit(resource.RLIMIT_NOFILE)[1] if own[1] is None else own[1]
+        with ExitStack() as stack:
+            sandbox = with_python(make_sandbox(stack, limits=limits))
+            resource.setrlimit(
+                resource.RLIMIT_NOFILE, (hard if soft == resource.RLIM_INFINITY else soft, hard)
+            )
+            script = "import resource; print(*resource.getrlimit(resource.RLIMIT_NOFILE))"
+            return [[int(word) for word in run(python(script), sandbox)[1].split()]]
+
+    found = as_uid(os.geteuid(), look)
+    for (soft, hard), (most_soft, most_hard) in zip(found, expected, strict=True):
+        assert soft <= most_soft
+        assert hard <= most_hard
+        assert own[1] is None or (soft, hard) == (most_soft, most_hard)
+
+
+def test_limits_of_one_process_and_one_user_reach_the_program() -> None:
+    script = "ulimit -d; ulimit -u; ulimit -n"
+    with ExitStack() as stack:
+        limits = Limits(memory=512 * 1024 * 1024, processes=50, files=64)
+        assert run(["bash", "-c", script], make_sandbox(stack, limits=limits))[1].split() == [
+            "524288",
+            "50",
+            "64",
+        ]
+
+
 def test_program_has_an_account_and_no_others_are_named(facts: Facts) -> None:
     uid, gid = facts["uid"], facts["gid"]
     assert facts["account"] == ["sandbox", "x", uid, gid, "", HOME, "/bin/sh"]
@@ -281,7 +333,8 @@ def test_program_has_an_account_and_no_others_are_named(facts: Facts) -> None:
 
 
 def test_program_starts_at_home_with_a_clean_environment(facts: Facts) -> None:
-    assert facts["cwd"] == facts["environment"]["HOME"] == HOME
+    assert facts["environment"]["HOME"] == HOME
+    assert facts["cwd"] == (str(TREE) if Path.cwd() == TREE else HOME)  # a checkout is shown
     assert facts["environment"]["TMPDIR"] == "/tmp"
     allowed = {"PATH", "HOME", "TMPDIR", "LANG", "TERM", "TZ", "COLUMNS", "LINES", "PWD", "SHLVL", "_"}
     assert {name for name in facts["environment"] if not name.startswith("LC_")} <= allowed

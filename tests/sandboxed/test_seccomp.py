@@ -157,6 +157,7 @@ REFUSED_CALLS: dict[str, tuple[Argument, ...]] = {
     "fsopen": (NOWHERE, 99),
     "fspick": (NO_FD, NOWHERE, 0xFFFF),
     "init_module": (NOWHERE, 0, NOWHERE),
+    "io_setup": (1, NOWHERE),
     "io_uring_enter": (NO_FD, 0, 0, 0, 0, 0),
     "io_uring_register": (NO_FD, 99, 0, 0),
     "io_uring_setup": (0, NOWHERE),
@@ -270,6 +271,9 @@ JUDGED_REFUSALS: list[tuple[Call, int]] = [
             "get_robust_list": (NOWHERE, NOWHERE),
         }.items()
     ),
+    (("fcntl", (NO_FD, 1024, 0)), errno.EPERM),  # F_SETLEASE
+    (("fcntl", (NO_FD, BIT_32 | 1024, 0)), errno.EPERM),
+    (("fcntl", (NO_FD, 1040, 0)), errno.EPERM),  # F_SETDELEG
     # Told that it worked: the limit of core dumps. Both halves of the address count.
     (("setrlimit", (resource.RLIMIT_CORE, NOWHERE)), 0),
     (("setrlimit", (BIT_32 | resource.RLIMIT_CORE, NOWHERE)), 0),
@@ -320,6 +324,8 @@ ALLOWED_CALLS: list[Call] = [
     ("unshare", (0x200,)),  # CLONE_FS
     ("ioctl", (NO_FD, TIOCGWINSZ, 0)),
     ("ioctl", (NO_FD, FIONREAD, TIOCSTI)),
+    ("fcntl", (NO_FD, 1025, 0)),  # F_GETLEASE
+    ("fcntl", (0, 1, 0)),  # F_GETFD
     ("prlimit64", (0, 0, 0, 0)),
     ("prlimit64", (0, resource.RLIMIT_CORE, 0, NOWHERE)),
     ("setrlimit", (resource.RLIMIT_NOFILE, NOWHERE)),
