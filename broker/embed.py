@@ -26,7 +26,7 @@ from sandboxed.child import Child
 from sandboxed.client import Client
 from sandboxed.identities import lookup, unused_uid
 from sandboxed.launch import fork_confined
-from sandboxed.sandbox import LOOPBACK, LayerMissing, Sandbox, StartError, lies_in
+from sandboxed.sandbox import LAYERS, LOOPBACK, NETWORKS, LayerMissing, Sandbox, StartError, lies_in
 from sandboxed.session import SESSION_SIGNALS
 from sandboxed.signals import Signals
 from sandboxed.weak import start_accepting
@@ -53,12 +53,14 @@ def embed(
     runs as `user` (default: an unused uid of its own). `audit` is a file for the broker's records, "-" for
     standard error. `weak` names layers to do without where the machine cannot give them.
 
-    Raises, before anything is given up: Unusable for a policy that cannot be used,
+    Raises, before anything is given up: Unusable for a policy that cannot be used and for words that `net` and
+    `weak` do not know,
     sandboxed.identities.IdentityError for a user that there is not, LayerMissing and StartError when the
     sandbox cannot be had, RuntimeError when other threads run.
     """
     if len(os.listdir("/proc/self/task")) > 1:
         raise RuntimeError("embed() must come before other threads: they would stay behind, privileged")
+    _check(net, weak, ro, rw)
     loaded = policy if isinstance(policy, Policy) else policy_from(os.fspath(policy))
     trusted = [*own_trees(), *([] if isinstance(policy, Policy) else [os.fspath(policy)])]
     trusted += [path for path in (audit, _own_program()) if path not in (None, "-")]
@@ -87,6 +89,18 @@ def embed(
         return _split(loaded, audit, sandbox._replace(uid=found.uid, gid=found.gid, user=user), weak)
     with unused_uid() as held:
         return _split(loaded, audit, sandbox._replace(uid=held.uid, gid=held.gid), weak)
+
+
+def _check(net: str, weak: Collection[str], *paths: object) -> None:
+    """Raise Unusable for what a slip could give: taken as it is, it would mean something else, or nothing."""
+    if net not in NETWORKS:
+        raise Unusable(f"net is {net!r}, expected one of {', '.join(NETWORKS)}")
+    for given in (weak, *paths):
+        if isinstance(given, (str, bytes, os.PathLike)):
+            raise Unusable(f"{given!r} is one word, expected a list: [{given!r}]")
+    unknown = [layer for layer in weak if layer not in LAYERS]
+    if unknown:
+        raise Unusable(f"weak has {unknown[0]!r}, expected of {', '.join(LAYERS)}")
 
 
 def _own_program() -> str | None:

@@ -163,7 +163,9 @@ class Opener:
         try:
             fd = _reopen(walked, flags)
         except OSError as error:
-            return facts._replace(verdict="failed", errno=error.errno or errno.EIO, reason=str(error))
+            return facts._replace(
+                verdict="failed", errno=error.errno or errno.EIO, reason=error.strerror or str(error)
+            )
         outcome = facts._replace(verdict="allow", fd=fd, rights=verdict.rights)
         if settled:
             self._remember(plan, walked, flags, outcome)

@@ -2,8 +2,8 @@
 
     .venv/bin/python examples/split_program.py FILE
 
-It appends a line to FILE. As root the confined half is a uid that nobody else has; as an ordinary user it
-stays that user. In both it has a root of its own, in which there is no FILE.
+It appends a line to FILE, which must be there. As root the confined half is a uid that nobody else has; as an
+ordinary user it stays that user. In both it has a root of its own, in which there is no FILE.
 """
 
 import os

@@ -23,10 +23,12 @@ OWN_TROUBLE = 125
 # sd_listen_fds(3): the first fd that is passed
 _LISTEN_FDS_START = 3
 
-_WORDS = (
-    "--access takes read, write, append, truncate, ioctl, use, edit, and one of read, write, append must be among "
-    "them; --flag takes one of direct, directory, dsync, excl, nofollow, nonblock, sync, and may be repeated"
-)
+# What the broker takes of the parameters that a command line gives as words.
+_WORDS = {
+    "access": "--access takes read, write, append, truncate, ioctl, use, edit, with commas, and one of read, write, "
+    "append must be among them",
+    "flags": "--flag takes one of direct, dsync, excl, nofollow, nonblock, sync, and may be repeated",
+}
 
 _EPILOG = """\
 RIGHTS are the policy's words, with commas: read, write, append, truncate, ioctl; use = read,write,ioctl;
@@ -69,7 +71,7 @@ def main(arguments: Sequence[str]) -> int:
         print(f"fdbroker open: {error}", file=sys.stderr)
         return error.exit_status
     except (BrokerError, OSError) as error:
-        print(f"fdbroker open: {_explained(error, options.path)}", file=sys.stderr)
+        print(f"fdbroker open: {_explained(error, options.path, options.socket)}", file=sys.stderr)
         if options.json and not command:
             print(json.dumps({"path": options.path, "error": _kind(error)}))
         return OWN_TROUBLE if command else _status(error)
@@ -151,13 +153,21 @@ def _wait(child: Child, signals: Signals) -> int:
     return child.wait()
 
 
-def _explained(error: Exception, path: str) -> str:
+# By whether the broker is one of `fdbroker run --policy`: then who asks and who reads the audit may be one person.
+_WHY_DENIED = {False: "its administrator sees why in the audit", True: "fdbroker run --audit - shows why"}
+
+
+def _broker_is_embedded(socket: str | None) -> bool:
+    return socket is None and "FDBROKER_SOCKET" not in os.environ and "FDBROKER_FD" in os.environ
+
+
+def _explained(error: Exception, path: str, socket: str | None) -> str:
     if isinstance(error, Denied):
-        return f"{path}: denied by the broker's policy; its administrator sees why in the audit"
+        return f"{path}: denied by the broker's policy; {_WHY_DENIED[_broker_is_embedded(socket)]}"
     if isinstance(error, OSError) and not isinstance(error, BrokerError):
         return f"{path}: allowed, but the open failed: {error.strerror}"
     if isinstance(error, RequestError) and "InvalidParameter" in str(error):
-        return f"{error}: {_WORDS}"
+        return next((words for name, words in _WORDS.items() if f"'{name}'" in str(error)), str(error))
     return str(error)
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from broker.commands.common import Unusable, say
-from broker.commands.run_options import OWN_TROUBLE, Options, environment_of, parse, sandbox_of
+from broker.commands.run_options import OWN_TROUBLE, Options, environment_of, parse, sandbox_of, socket_of
 from broker.connections import made_inside, make_inside
 from broker.installation import own_trees, refuse_writable
 from sandboxed.child import Child
@@ -25,8 +25,6 @@ from sandboxed.weak import start_accepting
 
 if TYPE_CHECKING:
     from policy.profile import Profile
-
-_DEFAULT_SOCKET = "/run/fdbroker/fdbroker.sock"
 
 
 class _Who(NamedTuple):
@@ -76,15 +74,10 @@ def _profile(name: str | None) -> "Profile | None":
 
 def _trusted(options: Options) -> list[str]:
     """What is read again at the next start. An audit that is not there yet will be; a profile may be a mere name."""
-    named = [options.policy or _socket(options), options.audit if options.audit != "-" else None]
+    named = [options.policy or socket_of(options), options.audit if options.audit != "-" else None]
     if options.profile is not None and os.path.exists(options.profile):
         named.append(options.profile)
     return [*own_trees(), *(path for path in named if path is not None)]
-
-
-def _socket(options: Options) -> str:
-    """Where the broker listens that is no part of this process."""
-    return os.path.abspath(options.socket or os.environ.get("FDBROKER_SOCKET", _DEFAULT_SOCKET))
 
 
 @contextlib.contextmanager
@@ -142,7 +135,7 @@ class _Run:
 
     def connected(self, sandbox: Sandbox) -> int:
         """With the broker that listens somewhere."""
-        path = _socket(self._options)
+        path = socket_of(self._options)
         if not os.path.exists(path):
             raise StartError(
                 f"no broker answers at {path}: No such file or directory (be one yourself with --policy)"

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 OWN_TROUBLE = 125
 
+DEFAULT_SOCKET = "/run/fdbroker/fdbroker.sock"
+
 
 class Options:
     """What a command line says; None and empty where it says nothing."""
@@ -143,6 +145,11 @@ def sandbox_of(options: Options, profile: "Profile | None", uid: int | None, gid
         network=network or LOOPBACK,
         limits=limits,
     )
+
+
+def socket_of(options: Options) -> str:
+    """Where the broker listens that is no part of this process."""
+    return os.path.abspath(options.socket or os.environ.get("FDBROKER_SOCKET", DEFAULT_SOCKET))
 
 
 def environment_of(

@@ -13,13 +13,15 @@ What CMD has: an empty root of its own with the system's programs and libraries 
 of it read-only; a directory of its own (HOME, /sandbox), /tmp and /dev/shm, in memory and gone at the end; the devices
 null, zero, full, random, urandom, and terminals of its own; a loopback of its own. It has no capabilities, no
 groups, none of your files, sockets, processes or variables. As root it is an unused uid of its own, or USER.
---dry-run shows all of it as a table, and starts nothing.
+--dry-run shows all of it as a table, and starts nothing. CMD starts in the directory where you stand if that, or
+something in it, is shown, else in HOME. The permissions of files hold: as root, name their owner with --user.
 
 What the policy gives it, it asks for: `fdbroker open`, the Python library, or Varlink at the connection
 that FDBROKER_FD names (and with --socket at FDBROKER_SOCKET). The paths of a policy are those of the machine.
 
   fdbroker run --policy kvm.yaml -- fdbroker open /dev/kvm --access use
   fdbroker run --policy kvm.yaml --ro ~/images --work ~/out -- ./convert ~/images/a.img
+  fdbroker run --policy ~/nothing.yaml --rw . -- make      (a policy may be just "version: 1": the sandbox alone)
   fdbroker run --socket /run/fdbroker/fdbroker.sock --net host -- curl https://example.org
 
 A layer that this machine cannot give ends the start and says what would help. --weak LAYER goes on without it, in

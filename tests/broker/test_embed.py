@@ -103,6 +103,35 @@ def test_program_is_told_and_stays_whole_when_the_policy_is_bad(place: Path) -> 
     assert "bad.yaml:1:" in ran.stdout
 
 
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ("net='internet'", "expected one of none, loopback, host"),
+        ("weak='namespaces'", "expected a list: ['namespaces']"),
+        ("weak=['name-spaces']", "'name-spaces', expected of namespaces, landlock"),
+        ("ro='/srv'", "expected a list: ['/srv']"),
+        ("rw='/srv'", "expected a list: ['/srv']"),
+    ],
+)
+def test_program_is_told_when_an_argument_is_a_slip(place: Path, arguments: str, says: str) -> None:
+    rules = place / "embed.yaml"
+    rules.write_text(policy("name: any, clients: [any], allow: [read], paths: [/srv/file]"))
+    program = (
+        "from broker.embed import Unusable, embed\n"
+        f"try: embed({str(rules)!r}, {arguments})\nexcept Unusable as error: print('still here:', error)\n"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=TREE,
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        check=False,
+    )
+    assert ran.stdout.startswith("still here: ")
+    assert says in ran.stdout
+
+
 def test_program_is_told_when_it_has_threads(place: Path, secret: Path) -> None:
     rules = place / "embed.yaml"
     rules.write_text(policy(f"name: secret, clients: [any], allow: [read], paths: [{secret}]"))

@@ -61,6 +61,16 @@ def test_program_is_denied_when_the_policy_names_another_file(rules: str, place:
     assert "sandboxed.errors.Denied" in ran.stderr
 
 
+def test_open_command_says_how_to_see_why_it_was_denied_when_the_broker_is_embedded(
+    rules: str, place: Path
+) -> None:
+    command = [*FDBROKER, "open", str(place / "run.yaml"), "--access", "read"]
+    ran = run("--policy", rules, "--", *command)
+    assert ran.stderr.endswith("fdbroker run --audit - shows why\n")
+    ran = run("--policy", rules, "--audit", "-", "--", *command)
+    assert '"reason":"no rule gives read: none names this path"' in ran.stderr
+
+
 @needs_root
 def test_program_runs_as_an_unused_uid_without_groups_when_root_starts_it(rules: str) -> None:
     ran = run("--policy", rules, "--", "sh", "-c", "id -u; id -G; grep -E 'Cap|NoNewPrivs' /proc/self/status")

@@ -429,6 +429,45 @@ def test_dry_run_prints_json_for_machines(rules: str, shared: Path) -> None:
     assert shown["network"] == "loopback"
 
 
+def test_dry_run_shows_what_the_policy_gives_this_program(rules: str, place: Path) -> None:
+    assert "/etc/hostname: read (file)" in run("--policy", rules, "--dry-run", "--", "true").stdout
+    others = place / "others.yaml"
+    others.write_text(policy(allow("names", "/etc/hostname", clients="{uid: 4000000000}")))
+    ran = run("--policy", str(others), "--dry-run", "--json", "--", "true")
+    assert (ran.returncode, json.loads(ran.stdout)["gives"]) == (0, [])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--policy", "RULES", "--", "no-such-command"], "no-such-command: command not found"),
+        (["--policy", "RULES", "--", "/etc"], "/etc: cannot be run"),
+        (["--policy", "/no-such-policy", "--", "true"], "the policy cannot be read"),
+        (["--socket", "/no-such-socket", "--", "true"], "no broker answers at /no-such-socket"),
+    ],
+)
+def test_dry_run_says_what_would_keep_the_program_from_starting(
+    rules: str, arguments: list[str], says: str
+) -> None:
+    ran = run("--dry-run", *[rules if word == "RULES" else word for word in arguments])
+    assert (ran.returncode, ran.stderr) == (125, "")
+    assert says in ran.stdout.split("It would not start: ")[1]
+
+
+def test_dry_run_says_where_the_program_starts_and_where_its_broker_is(place: Path, shared: Path) -> None:
+    socket = place / "socket"
+    socket.touch()
+    command = [*FDBROKER, "run", "--socket", str(socket), "--ro", "file", "--dry-run", "--json", "--", "true"]
+    environment = {**os.environ, "PYTHONPATH": str(TREE)}
+    ran = subprocess.run(
+        command, cwd=shared, capture_output=True, text=True, timeout=SECONDS, env=environment
+    )
+    shown = json.loads(ran.stdout)
+    assert (shown["directory"], shown["broker"]) == (str(shared), {"socket": str(socket)})
+    assert shown["environment"]["FDBROKER_SOCKET"] == str(socket)
+    assert {"path": str(socket), "access": "connect", "every": False} in shown["files"]
+
+
 def test_dry_run_says_which_layer_is_missing(rules: str) -> None:
     ran = run_refused(UNSHARE, EPERM, "--policy", rules, "--dry-run", "--", "true")
     assert ran.returncode == 125

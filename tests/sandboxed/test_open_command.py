@@ -146,8 +146,8 @@ def test_open_uses_an_inherited_connection(broker: Broker, place: Path) -> None:
             1,
             "{place}/missing: allowed, but the open failed: No such file or directory",
         ),
-        ("{place}/given", "fly", 2, "InvalidParameter"),
-        ("{place}/given", "", 2, "InvalidParameter"),
+        ("{place}/given", "fly", 2, "--access takes read, write"),
+        ("{place}/given", "", 2, "--access takes read, write"),
         ("given", "read", 2, "the path must be absolute: 'given'"),
     ],
 )
@@ -168,7 +168,7 @@ def test_open_says_why_not(
 def test_open_refuses_a_flag_that_there_is_not(broker: Broker, place: Path) -> None:
     ran = fdbroker_open(f"{place}/given", "--access", "read", "--flag", "creat", broker=broker)
     assert ran.returncode == 2
-    assert "flags" in ran.stderr
+    assert "--flag takes one of" in ran.stderr
 
 
 @pytest.mark.parametrize(("command", "status"), [((), 3), (("--", "true"), 125)])

@@ -8,7 +8,7 @@ import socket
 import stat
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, chdir
 from pathlib import Path
 from typing import Any
 
@@ -159,7 +159,7 @@ def facts(request: pytest.FixtureRequest) -> Iterator[dict[str, Any]]:
 
         def look() -> list[Any]:
             os.umask(0)
-            with ExitStack() as stack:
+            with chdir("/"), ExitStack() as stack:
                 shown = {"readonly": (f"{place}/seen",), "writable": (f"{place}/given",)}
                 sandbox = with_python(make_sandbox(stack, **shown))
                 command = python(PROBE, f"{place}/seen", f"{place}/given", json.dumps(NAMED))
