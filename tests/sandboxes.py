@@ -80,7 +80,7 @@ def has_ended(fd: int) -> bool:
 
 def traces() -> dict[str, Any]:
     """What a start could leave in the process that makes it."""
-    mounts = Path("/proc/self/mountinfo").read_text().splitlines()
+    mounts = Path("/proc/self/mountinfo").read_text().split("\n")[:-1]
     task = Path("/proc/self/task")
     return {
         "fds": os.listdir("/proc/self/fd"),
