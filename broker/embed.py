@@ -24,12 +24,20 @@ from broker.installation import import_trees, own_trees, refuse_writable
 from policy import Policy
 from sandboxed.child import Child
 from sandboxed.client import Client
-from sandboxed.identities import lookup, unused_uid
-from sandboxed.launch import fork_confined
-from sandboxed.sandbox import LAYERS, LOOPBACK, NETWORKS, LayerMissing, Sandbox, StartError, lies_in
-from sandboxed.session import SESSION_SIGNALS
+from sandboxed.confinement.identities import lookup, unused_uid
+from sandboxed.confinement.launch import fork_confined
+from sandboxed.confinement.sandbox import (
+    LAYERS,
+    LOOPBACK,
+    NETWORKS,
+    LayerMissing,
+    Sandbox,
+    StartError,
+    lies_in,
+)
+from sandboxed.confinement.session import SESSION_SIGNALS
+from sandboxed.confinement.weak import start_accepting
 from sandboxed.signals import Signals
-from sandboxed.weak import start_accepting
 
 __all__ = ["LayerMissing", "StartError", "Unusable", "embed"]
 
@@ -55,7 +63,7 @@ def embed(
 
     Raises, before anything is given up: Unusable for a policy that cannot be used and for words that `net` and
     `weak` do not know,
-    sandboxed.identities.IdentityError for a user that there is not, LayerMissing and StartError when the
+    sandboxed.confinement.identities.IdentityError for a user that there is not, LayerMissing and StartError when the
     sandbox cannot be had, RuntimeError when other threads run.
     """
     if len(os.listdir("/proc/self/task")) > 1:

@@ -13,8 +13,8 @@ from broker.identity import Accounts, IdentityReader
 from broker.supervisor import Supervisor, WorkerDied, complain
 from policy import Policy
 from sandboxed.child import Child
-from sandboxed.sandbox import LayerMissing, Sandbox
-from sandboxed.session import Session
+from sandboxed.confinement.sandbox import LayerMissing, Sandbox
+from sandboxed.confinement.session import Session
 from sandboxed.signals import Signals
 
 

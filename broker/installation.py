@@ -16,8 +16,8 @@ from collections.abc import Iterable, Sequence
 
 import sandboxed
 from sandboxed.child import find_command
-from sandboxed.layout import SYSTEM_TREES, passed
-from sandboxed.sandbox import StartError, lies_in
+from sandboxed.confinement.layout import SYSTEM_TREES, passed
+from sandboxed.confinement.sandbox import StartError, lies_in
 
 # Bytes of a script's first line that the kernel looks at (execve(2)).
 _FIRST_LINE_BYTES = 256

@@ -6,7 +6,7 @@
         device.read(16)
 
 The names below need the standard library alone. Confinement lives in modules of its own
-(`sandboxed.confinement`), which this one never imports.
+(`sandboxed.confinement.layers`), which this one never imports.
 """
 
 from sandboxed.client import Client, connect

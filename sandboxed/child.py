@@ -17,9 +17,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import NoReturn
 
-from sandboxed.cgroup import Cgroup
-from sandboxed.environment import DEFAULT_PATH
-from sandboxed.sandbox import StartError
+from sandboxed.confinement.cgroup import Cgroup
+from sandboxed.confinement.environment import DEFAULT_PATH
+from sandboxed.confinement.sandbox import StartError
 
 # Python ignores these two for itself when it starts.
 _IGNORED_BY_PYTHON = frozenset({signal.SIGPIPE, signal.SIGXFSZ})

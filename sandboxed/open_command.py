@@ -10,9 +10,9 @@ from collections.abc import Sequence
 
 from sandboxed.child import Child, spawn
 from sandboxed.client import Client, connect
+from sandboxed.confinement.sandbox import StartError
 from sandboxed.descriptors import OwnedFd
 from sandboxed.errors import BrokerError, Denied, NoBroker, RequestError
-from sandboxed.sandbox import StartError
 from sandboxed.signals import Signals
 
 _NO = 1

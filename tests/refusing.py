@@ -13,7 +13,8 @@ from errno import EAGAIN, EIO, ENOSYS, EPERM
 if __name__ == "__main__":  # -I keeps the tree from sys.path
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-from sandboxed import bpf, syscall_numbers, syscalls
+from sandboxed import syscalls
+from sandboxed.confinement import bpf, syscall_numbers
 
 _PR_SET_NO_NEW_PRIVS = 38
 _EVERY_NUMBER = ((0, 0x7FFFFFFF),)

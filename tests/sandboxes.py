@@ -15,11 +15,11 @@ from support import STRANGER, needs_root
 from broker.installation import own_trees
 from sandboxed import syscalls
 from sandboxed.child import Child
-from sandboxed.environment import clean_environment
-from sandboxed.identities import unused_uid
-from sandboxed.launch import start
-from sandboxed.sandbox import NAMESPACES, Sandbox
-from sandboxed.workdir import work_directory
+from sandboxed.confinement.environment import clean_environment
+from sandboxed.confinement.identities import unused_uid
+from sandboxed.confinement.launch import start
+from sandboxed.confinement.sandbox import NAMESPACES, Sandbox
+from sandboxed.confinement.workdir import work_directory
 
 # Both ways to hold a program: in namespaces, and where the machine has none.
 WAYS = ("namespaces", "fall-back")

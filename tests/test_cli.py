@@ -88,7 +88,12 @@ def test_start_of_a_command_loads_no_more_than_it_needs() -> None:
     ran = subprocess.run([FDBROKER[0], "-c", script], cwd=TREE, capture_output=True, text=True, check=True)
     slow = {"argparse", "dataclasses", "inspect", "hashlib", "pathlib", "difflib", "traceback", "msgspec"}
     of_the_worker = {"broker.worker", "broker.messages", "broker.connection", "broker.service"}
-    of_the_starter = {"sandboxed.chain", "sandboxed.newroot", "sandboxed.confinement", "prctl"}
+    of_the_starter = {
+        "sandboxed.confinement.chain",
+        "sandboxed.confinement.newroot",
+        "sandboxed.confinement.layers",
+        "prctl",
+    }
     assert not (slow | of_the_worker | of_the_starter) & set(ran.stdout.split())
 
 

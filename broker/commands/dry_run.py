@@ -18,12 +18,13 @@ from broker.commands.policies import policy_from
 from broker.commands.run_options import OWN_TROUBLE, Options, environment_of, socket_of
 from broker.identity import Accounts, IdentityReader
 from policy import rights_words
-from sandboxed import resources, syscalls
-from sandboxed.cgroup import Cgroup
+from sandboxed import syscalls
 from sandboxed.child import find_command
-from sandboxed.launch import fork_confined
-from sandboxed.layout import HARMLESS_DEVICES, Shown, plan
-from sandboxed.sandbox import (
+from sandboxed.confinement import resources
+from sandboxed.confinement.cgroup import Cgroup
+from sandboxed.confinement.launch import fork_confined
+from sandboxed.confinement.layout import HARMLESS_DEVICES, Shown, plan
+from sandboxed.confinement.sandbox import (
     CAPABILITIES,
     HOST,
     LANDLOCK,
@@ -38,7 +39,7 @@ from sandboxed.sandbox import (
     Sandbox,
     StartError,
 )
-from sandboxed.weak import start_accepting
+from sandboxed.confinement.weak import start_accepting
 
 if TYPE_CHECKING:
     from policy.profile import Profile

@@ -16,12 +16,12 @@ from broker.commands.run_options import OWN_TROUBLE, Options, environment_of, pa
 from broker.connections import made_inside, make_inside
 from broker.installation import own_trees, refuse_writable
 from sandboxed.child import Child
-from sandboxed.identities import IdentityError, lookup, unused_uid
-from sandboxed.launch import start
-from sandboxed.sandbox import LayerMissing, Sandbox, StartError
-from sandboxed.session import SESSION_SIGNALS, attend
+from sandboxed.confinement.identities import IdentityError, lookup, unused_uid
+from sandboxed.confinement.launch import start
+from sandboxed.confinement.sandbox import LayerMissing, Sandbox, StartError
+from sandboxed.confinement.session import SESSION_SIGNALS, attend
+from sandboxed.confinement.weak import start_accepting
 from sandboxed.signals import Signals
-from sandboxed.weak import start_accepting
 
 if TYPE_CHECKING:
     from policy.profile import Profile

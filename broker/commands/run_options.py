@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from broker.commands.common import Unusable
 from broker.installation import needed_by, own_trees, shown_path
 from sandboxed.child import CommandNotExecutable
-from sandboxed.environment import DEFAULT_PATH, clean_environment
-from sandboxed.sandbox import LAYERS, LOOPBACK, NETWORKS, Limits, Sandbox, lies_in
+from sandboxed.confinement.environment import DEFAULT_PATH, clean_environment
+from sandboxed.confinement.sandbox import LAYERS, LOOPBACK, NETWORKS, Limits, Sandbox, lies_in
 
 if TYPE_CHECKING:
     from policy.profile import Profile

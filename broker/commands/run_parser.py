@@ -4,7 +4,7 @@ import argparse
 from typing import NoReturn
 
 from broker.commands.run_options import OWN_TROUBLE
-from sandboxed.sandbox import LAYERS, LOOPBACK, NETWORKS
+from sandboxed.confinement.sandbox import LAYERS, LOOPBACK, NETWORKS
 
 _USAGE = "fdbroker run [--policy FILE | --socket PATH] [options] [--] CMD …"
 

@@ -9,12 +9,12 @@ import json
 import sys
 from collections.abc import Sequence
 
-from sandboxed.environment import clean_environment
-from sandboxed.launch import start
-from sandboxed.sandbox import NAMESPACES, Sandbox
-from sandboxed.session import SESSION_SIGNALS, attend
+from sandboxed.confinement.environment import clean_environment
+from sandboxed.confinement.launch import start
+from sandboxed.confinement.sandbox import NAMESPACES, Sandbox
+from sandboxed.confinement.session import SESSION_SIGNALS, attend
+from sandboxed.confinement.workdir import work_directory
 from sandboxed.signals import Signals
-from sandboxed.workdir import work_directory
 
 
 def main(arguments: Sequence[str]) -> int:

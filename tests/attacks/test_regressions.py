@@ -36,7 +36,8 @@ def tree(place: Path) -> Path:
 # Has the kernel refuse a system call with EPERM, as a container's filter does, before it runs a command.
 REFUSE = """
 import os, sys
-from sandboxed import bpf, seccomp, syscall_numbers, syscalls
+from sandboxed import syscalls
+from sandboxed.confinement import bpf, seccomp, syscall_numbers
 number, *command = sys.argv[1:]
 syscalls.prctl(38, 1)  # PR_SET_NO_NEW_PRIVS
 here = syscall_numbers.native()

@@ -20,7 +20,15 @@ from attacks.launch import SOURCE, Result, c_attackers, compiled, launch, python
 from attacks.witness import Witness
 from support import TREE, policy
 
-from sandboxed.sandbox import CAPABILITIES, LANDLOCK, LAYERS, LIMITS, NAMESPACES, SECCOMP, TERMINAL
+from sandboxed.confinement.sandbox import (
+    CAPABILITIES,
+    LANDLOCK,
+    LAYERS,
+    LIMITS,
+    NAMESPACES,
+    SECCOMP,
+    TERMINAL,
+)
 
 UID = ATTACKER if os.geteuid() == 0 else None
 STARTER = str(Path(__file__).with_name("starter.py"))

@@ -9,8 +9,8 @@ import pytest
 from support import TREE
 
 from broker.installation import import_trees, needed_by, own_trees, refuse_writable
-from sandboxed.layout import SYSTEM_TREES
-from sandboxed.sandbox import StartError, lies_in
+from sandboxed.confinement.layout import SYSTEM_TREES
+from sandboxed.confinement.sandbox import StartError, lies_in
 
 
 def program(path: Path, content: str = "", mode: int = 0o755) -> Path:

@@ -17,7 +17,8 @@ AS_ROOT = os.geteuid() == 0
 # Has the kernel refuse a system call with an errno, as a container's filter does, before it runs a command.
 REFUSE = """
 import os, sys
-from sandboxed import bpf, seccomp, syscall_numbers, syscalls
+from sandboxed import syscalls
+from sandboxed.confinement import bpf, seccomp, syscall_numbers
 number, errno, *command = sys.argv[1:]
 syscalls.prctl(38, 1)  # PR_SET_NO_NEW_PRIVS
 here = syscall_numbers.native()

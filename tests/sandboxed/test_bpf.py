@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from sandboxed import bpf, seccomp, syscall_numbers
-from sandboxed.bpf import ALLOW, Rows, differs, equals, has_any, refuse
+from sandboxed.confinement import bpf, seccomp, syscall_numbers
+from sandboxed.confinement.bpf import ALLOW, Rows, differs, equals, has_any, refuse
 
 WORD = 0xFFFFFFFF
 EPERM, ENOSYS = refuse(1), refuse(38)

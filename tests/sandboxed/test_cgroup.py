@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 from sandboxes import WAYS, has_ended, make_sandbox, nothing_left, start_shell
 
-from sandboxed import cgroup
-from sandboxed.cgroup import Cgroup
-from sandboxed.sandbox import LIMITS, Limits, StartError
+from sandboxed.confinement import cgroup
+from sandboxed.confinement.cgroup import Cgroup
+from sandboxed.confinement.sandbox import LIMITS, Limits, StartError
 
 OWN_GROUP = cgroup._own_group()
 NEEDS_GROUPS = pytest.mark.skipif(

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from sandboxed import landlock, syscalls
-from sandboxed.landlock import Access, Domain, Scope
+from sandboxed import syscalls
+from sandboxed.confinement import landlock
+from sandboxed.confinement.landlock import Access, Domain, Scope
 
 ABI = syscalls.landlock_abi()
 SUCCEEDED = 0

@@ -5,8 +5,9 @@ from collections.abc import Callable
 
 import pytest
 
-from sandboxed import privileges, syscalls
-from sandboxed.privileges import PrivilegeError
+from sandboxed import syscalls
+from sandboxed.confinement import privileges
+from sandboxed.confinement.privileges import PrivilegeError
 
 NEEDS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to have something to give up")
 ORDINARY_UID = 65533

@@ -2,8 +2,8 @@
 
 import pytest
 
-from sandboxed.environment import DEFAULT_PATH, clean_environment
-from sandboxed.sandbox import HOME, NAMESPACES, Sandbox
+from sandboxed.confinement.environment import DEFAULT_PATH, clean_environment
+from sandboxed.confinement.sandbox import HOME, NAMESPACES, Sandbox
 
 PASSING = {"PATH": "/opt/bin", "LANG": "C", "LC_ALL": "C", "TERM": "xterm", "COLUMNS": "80", "LINES": "24"}
 PERSONAL = {

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from sandboxed import identities
-from sandboxed.identities import Identity, IdentityError, lookup, unused_uid
+from sandboxed.confinement import identities
+from sandboxed.confinement.identities import Identity, IdentityError, lookup, unused_uid
 
 NEEDS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to make a process of another uid")
 ROOT = Path(__file__).parents[2]

@@ -13,11 +13,11 @@ import pytest
 from sandboxes import WAYS, make_sandbox, nothing_left, python, run, start_shell, with_python
 from support import needs_root, wait_until
 
-from sandboxed import privileges
 from sandboxed.child import CommandNotExecutable, CommandNotFound
-from sandboxed.environment import clean_environment
-from sandboxed.launch import start
-from sandboxed.sandbox import Sandbox, StartError
+from sandboxed.confinement import privileges
+from sandboxed.confinement.environment import clean_environment
+from sandboxed.confinement.launch import start
+from sandboxed.confinement.sandbox import Sandbox, StartError
 from sandboxed.signals import Signals
 
 

@@ -13,10 +13,10 @@ import pytest
 from sandboxes import WAYS, has_ended, make_sandbox, nothing_left, python, start_shell, with_python
 from support import readable
 
-from sandboxed import chain
-from sandboxed.environment import clean_environment
-from sandboxed.launch import start
-from sandboxed.sandbox import Sandbox
+from sandboxed.confinement import chain
+from sandboxed.confinement.environment import clean_environment
+from sandboxed.confinement.launch import start
+from sandboxed.confinement.sandbox import Sandbox
 
 
 @pytest.fixture(autouse=True)

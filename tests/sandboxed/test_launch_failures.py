@@ -12,9 +12,9 @@ from refusing import refuse_calls
 from sandboxes import WAYS, has_ended, make_sandbox, nothing_left, start_shell
 from support import STRANGER, as_uid, needs_root
 
-from sandboxed import chain, launch, namespaces
-from sandboxed.sandbox import LayerMissing, Sandbox, StartError
-from sandboxed.weak import start_accepting
+from sandboxed.confinement import chain, launch, namespaces
+from sandboxed.confinement.sandbox import LayerMissing, Sandbox, StartError
+from sandboxed.confinement.weak import start_accepting
 
 
 @pytest.fixture(autouse=True)

@@ -12,9 +12,10 @@ import pytest
 from sandboxes import WAYS, make_sandbox, nothing_left, run, start_shell
 from support import TREE
 
-from sandboxed import chain, confinement, privileges, syscalls
-from sandboxed.launch import fork_confined
-from sandboxed.sandbox import NAMESPACES, Sandbox, StartError
+from sandboxed import syscalls
+from sandboxed.confinement import chain, layers, privileges
+from sandboxed.confinement.launch import fork_confined
+from sandboxed.confinement.sandbox import NAMESPACES, Sandbox, StartError
 
 _PR_GET_DUMPABLE = 3
 
@@ -116,7 +117,7 @@ def test_none_of_the_chain_can_be_looked_into_from_its_first_step_on(
 
 def test_parent_that_ended_before_the_confinement_is_noticed() -> None:
     # In a process of its own: what it asks for is its death.
-    program = "from sandboxed import confinement; confinement.die_with(1 << 30)"
+    program = "from sandboxed.confinement import layers; layers.die_with(1 << 30)"
     result = subprocess.run(
         [sys.executable, "-c", program], env={"PYTHONPATH": str(TREE)}, stderr=subprocess.PIPE, check=False
     )
@@ -179,6 +180,6 @@ def test_confinement_asks_for_scopes_where_nothing_else_keeps_signals_inside(
     monkeypatch.setattr(syscalls, "landlock_abi", lambda: 5)
     needs = not sandbox.has(NAMESPACES)
     with pytest.raises(StartError, match="ABI 5") if needs else ExitStack():
-        confinement.check_layers(sandbox)
+        layers.check_layers(sandbox)
     with pytest.raises(StartError, match="ABI 5"):
-        confinement.check_layers(sandbox._replace(network="host"))
+        layers.check_layers(sandbox._replace(network="host"))

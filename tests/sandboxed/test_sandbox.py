@@ -17,8 +17,8 @@ from sandboxes import STARTERS, make_sandbox, python, run, with_python
 from support import as_uid
 
 from broker.installation import own_trees
-from sandboxed import layout, privileges, resources
-from sandboxed.sandbox import HOME, SCRATCH_BYTES, Limits
+from sandboxed.confinement import layout, privileges, resources
+from sandboxed.confinement.sandbox import HOME, SCRATCH_BYTES, Limits
 
 # Tells everything that it can find out about itself, as JSON. The first argument is a directory
 # shown read-only, the second one that was given for writing.

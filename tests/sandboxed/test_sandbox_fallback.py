@@ -15,10 +15,10 @@ from refusing import refuse_calls
 from sandboxes import STARTERS, make_sandbox, python, run, with_python
 from support import as_uid
 
-from sandboxed import layout, privileges
-from sandboxed.sandbox import NAMESPACES
-from sandboxed.weak import start_accepting
-from sandboxed.workdir import work_directory
+from sandboxed.confinement import layout, privileges
+from sandboxed.confinement.sandbox import NAMESPACES
+from sandboxed.confinement.weak import start_accepting
+from sandboxed.confinement.workdir import work_directory
 
 PROBE = """
 import ctypes, errno, json, os, socket, sys

@@ -9,9 +9,9 @@ import pytest
 from sandboxes import STARTERS, WAYS, has_ended, make_sandbox, nothing_left, run
 from support import as_uid, needs_root
 
-from sandboxed import layout
-from sandboxed.layout import Shown, plan
-from sandboxed.sandbox import HOME, NAMESPACES, LayerMissing, Sandbox, StartError
+from sandboxed.confinement import layout
+from sandboxed.confinement.layout import Shown, plan
+from sandboxed.confinement.sandbox import HOME, NAMESPACES, LayerMissing, Sandbox, StartError
 
 
 @pytest.fixture(autouse=True)

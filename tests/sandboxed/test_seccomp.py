@@ -23,8 +23,9 @@ from pathlib import Path
 
 import pytest
 
-from sandboxed import landlock, seccomp, syscall_numbers, syscalls
-from sandboxed.bpf import ALLOW, refuse
+from sandboxed import syscalls
+from sandboxed.confinement import landlock, seccomp, syscall_numbers
+from sandboxed.confinement.bpf import ALLOW, refuse
 
 NATIVE = syscall_numbers.native()
 if NATIVE is None or not seccomp.available():

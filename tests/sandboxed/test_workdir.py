@@ -10,8 +10,8 @@ import pytest
 from sandboxes import nothing_left
 from support import STRANGER, needs_root
 
-from sandboxed import workdir
-from sandboxed.workdir import remove_tree, work_directory
+from sandboxed.confinement import workdir
+from sandboxed.confinement.workdir import remove_tree, work_directory
 
 
 @pytest.fixture(autouse=True)

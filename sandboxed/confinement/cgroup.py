@@ -15,7 +15,7 @@ import os
 import select
 from types import TracebackType
 
-from sandboxed.sandbox import Limits
+from sandboxed.confinement.sandbox import Limits
 
 _CONTROLLERS = ("memory", "pids")
 

@@ -25,14 +25,15 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from sandboxed import chain_messages, syscalls, terminal
-from sandboxed.cgroup import Cgroup
-from sandboxed.chain_messages import MESSAGE_BYTES, reported, run_or_report
+from sandboxed import syscalls
 from sandboxed.child import Child
-from sandboxed.sandbox import LIMITS, NAMESPACES, TERMINAL, Sandbox, StartError
+from sandboxed.confinement import chain_messages, terminal
+from sandboxed.confinement.cgroup import Cgroup
+from sandboxed.confinement.chain_messages import MESSAGE_BYTES, reported, run_or_report
+from sandboxed.confinement.sandbox import LIMITS, NAMESPACES, TERMINAL, Sandbox, StartError
 
 if TYPE_CHECKING:
-    from sandboxed.chain import Chain
+    from sandboxed.confinement.chain import Chain
 
 _UCRED = struct.Struct("iII")
 
@@ -233,7 +234,7 @@ class _Start:
         # An object of the caller's that is garbage here must not close a number that is ours by now.
         gc.disable()
         self._close(self._caller_end, self._control)
-        from sandboxed.chain import Chain
+        from sandboxed.confinement.chain import Chain
 
         chain = Chain(
             self._sandbox,

@@ -4,8 +4,8 @@ import contextlib
 from collections.abc import Callable, Collection
 
 from sandboxed.child import Child
-from sandboxed.sandbox import NAMESPACES, LayerMissing, Sandbox
-from sandboxed.workdir import work_directory
+from sandboxed.confinement.sandbox import NAMESPACES, LayerMissing, Sandbox
+from sandboxed.confinement.workdir import work_directory
 
 
 def start_accepting(

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from sandboxed.child import CommandNotExecutable, CommandNotFound
-from sandboxed.sandbox import LayerMissing, StartError
+from sandboxed.confinement.sandbox import LayerMissing, StartError
 
 # Bytes of one message.
 MESSAGE_BYTES = 4096

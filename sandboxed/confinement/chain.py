@@ -12,13 +12,14 @@ import struct
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NoReturn
 
-from sandboxed import namespaces, syscalls, terminal
-from sandboxed.chain_messages import GO, INIT, PROGRAM, TERMINAL, run_or_report
+from sandboxed import syscalls
 from sandboxed.child import execute, reset_signals
-from sandboxed.confinement import check_layers, enter_domain, give_up_privileges, keep_signals_inside
-from sandboxed.init import Init, hide_arguments
-from sandboxed.newroot import enter_new_root
-from sandboxed.sandbox import NAMESPACES, Sandbox, StartError
+from sandboxed.confinement import namespaces, terminal
+from sandboxed.confinement.chain_messages import GO, INIT, PROGRAM, TERMINAL, run_or_report
+from sandboxed.confinement.init import Init, hide_arguments
+from sandboxed.confinement.layers import check_layers, enter_domain, give_up_privileges, keep_signals_inside
+from sandboxed.confinement.newroot import enter_new_root
+from sandboxed.confinement.sandbox import NAMESPACES, Sandbox, StartError
 
 
 class Chain:

@@ -15,10 +15,10 @@ import select
 import signal
 from collections.abc import Callable
 
-from sandboxed import init
 from sandboxed.child import Child
+from sandboxed.confinement import init
+from sandboxed.confinement.terminal import Relay
 from sandboxed.signals import FORWARDED_SIGNALS, Signals
-from sandboxed.terminal import Relay
 
 # Job control goes through here too: the program's terminal is not the one at which its user stops it.
 SESSION_SIGNALS = (*FORWARDED_SIGNALS, signal.SIGTSTP, signal.SIGCONT, signal.SIGWINCH)

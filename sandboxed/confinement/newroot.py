@@ -17,8 +17,8 @@ import os
 import stat
 
 from sandboxed import syscalls
-from sandboxed.layout import DEVICE_LINKS, HARMLESS_DEVICES, MASKED, SYSTEM_TREES, Shown, plan
-from sandboxed.mount_calls import (
+from sandboxed.confinement.layout import DEVICE_LINKS, HARMLESS_DEVICES, MASKED, SYSTEM_TREES, Shown, plan
+from sandboxed.confinement.mount_calls import (
     MNT_DETACH,
     MOUNT_ATTR_NODEV,
     MOUNT_ATTR_NOEXEC,
@@ -36,8 +36,8 @@ from sandboxed.mount_calls import (
     pivot_root,
     umount2,
 )
-from sandboxed.namespaces import HOST_NAME
-from sandboxed.sandbox import HOST, SCRATCH_BYTES, Sandbox, StartError, lies_in
+from sandboxed.confinement.namespaces import HOST_NAME
+from sandboxed.confinement.sandbox import HOST, SCRATCH_BYTES, Sandbox, StartError, lies_in
 
 # A directory that every machine has, to build the new root upon. What lay there is opened before.
 _BASE = "/tmp"

@@ -6,7 +6,7 @@ Rules that this module enforces:
   later, or none at all, and a filter cannot know what it does.
 
 The numbers are the kernel's (arch/x86/entry/syscalls/syscall_64.tbl; scripts/syscall.tbl, which is
-asm-generic/unistd.h) and never change. What the calls are refused for is in sandboxed.seccomp.
+asm-generic/unistd.h) and never change. What the calls are refused for is in sandboxed.confinement.seccomp.
 
 Out of scope: 32-bit programs and x32, whose calls the filter refuses as a whole; big-endian machines.
 """

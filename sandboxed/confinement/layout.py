@@ -14,7 +14,7 @@ import os
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from sandboxed.sandbox import HOST, NAMESPACES, Sandbox, StartError, lies_in
+from sandboxed.confinement.sandbox import HOST, NAMESPACES, Sandbox, StartError, lies_in
 
 # On a system with a merged /usr all but the first are links into it, which are shown as links.
 SYSTEM_TREES = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")

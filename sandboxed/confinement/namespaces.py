@@ -15,7 +15,7 @@ import socket
 import struct
 
 from sandboxed import syscalls
-from sandboxed.sandbox import HOST, LOOPBACK, NAMESPACES, LayerMissing, Sandbox
+from sandboxed.confinement.sandbox import HOST, LOOPBACK, NAMESPACES, LayerMissing, Sandbox
 
 HOST_NAME = "sandbox"
 

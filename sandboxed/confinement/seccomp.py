@@ -9,7 +9,7 @@ Rules that this module enforces:
   made past it (io_uring). These are ENOSYS too, as on an older kernel, so that libraries fall back.
 - No seccomp, no filter: `Unavailable` is raised, nothing is ever skipped in silence.
 
-Out of scope: paths, which lie in memory where a filter cannot see them (sandboxed.landlock); signals and
+Out of scope: paths, which lie in memory where a filter cannot see them (sandboxed.confinement.landlock); signals and
 everything else that a pid namespace or a Landlock scope decides; other threads of the process: install() acts
 on its own, so call it in a process that has only one. What the filter costs programs that it does not fit:
 debuggers, fakeroot, `numactl --migrate`, set-gid directories, and setting another thread's priority or
@@ -19,8 +19,9 @@ See seccomp(2).
 
 from errno import EAFNOSUPPORT, ENOPROTOOPT, ENOSYS, EPERM
 
-from sandboxed import bpf, syscall_numbers, syscalls
-from sandboxed.bpf import ALLOW, Rows, differs, equals, has_any, refuse, upper
+from sandboxed import syscalls
+from sandboxed.confinement import bpf, syscall_numbers
+from sandboxed.confinement.bpf import ALLOW, Rows, differs, equals, has_any, refuse, upper
 
 
 class Unavailable(RuntimeError):

@@ -24,9 +24,10 @@ import socket
 import stat
 from collections.abc import Callable
 
-from sandboxed import landlock, layout, privileges, resources, seccomp, syscalls
-from sandboxed.landlock import Access, Domain
-from sandboxed.sandbox import (
+from sandboxed import syscalls
+from sandboxed.confinement import landlock, layout, privileges, resources, seccomp
+from sandboxed.confinement.landlock import Access, Domain
+from sandboxed.confinement.sandbox import (
     CAPABILITIES,
     HOST,
     LANDLOCK,

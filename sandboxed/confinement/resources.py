@@ -5,7 +5,7 @@ Out of scope: memory and processes of all its processes together, where a cgroup
 
 import resource
 
-from sandboxed.sandbox import Limits
+from sandboxed.confinement.sandbox import Limits
 
 # (resource, soft limit, hard limit). A limit that is lower already stays.
 RESOURCE_LIMITS = (

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterable, Mapping
 
-from sandboxed.sandbox import Sandbox
+from sandboxed.confinement.sandbox import Sandbox
 
 DEFAULT_PATH = "/usr/local/bin:/usr/bin:/bin"
 

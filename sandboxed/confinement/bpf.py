@@ -10,7 +10,7 @@ Rules that this module enforces:
   test on all 64 is passed by with bit 32 set. A pointer takes two conditions, the other one on upper().
 
 Out of scope: comparing 64-bit values in one condition. Which calls are refused is the table's business
-(sandboxed.seccomp).
+(sandboxed.confinement.seccomp).
 
 A table maps a call's number to its rows. A row is some conditions and the action to take if all of them hold;
 the first such row decides, and if there is none the call is allowed.
