@@ -49,7 +49,7 @@ class EmbeddedBroker:
             peer=introduction.shown,
             layers=sorted(sandbox.layers),
             weak={error.layer: error.reason for error in missing},
-            network=sandbox.network,
+            network=sandbox.effective_network,
         )
         self._supervisor.introduce(introduction, connection)
         session = Session(child, signals, self._supervisor.watch, self._supervisor.unwatch)

@@ -207,7 +207,8 @@ def descendants(pid: int) -> list[int]:
     return [one for child in children(pid) for one in (child, *descendants(child))]
 
 
-def _time_used(pid: int) -> str:
+def used(pid: int) -> str:
+    """The processor time that a process has had, in nanoseconds (schedstat); nothing once it is gone."""
     try:
         return Path(f"/proc/{pid}/schedstat").read_text().split()[0]
     except (FileNotFoundError, ProcessLookupError):
@@ -221,13 +222,13 @@ def come_to_rest(*pids: int) -> None:
     """
 
     def look() -> list[tuple[str, str]]:
-        return [(state(pid), _time_used(pid)) for pid in pids]
+        return [(state(pid), used(pid)) for pid in pids if state(pid) != "Z"]
 
     last: list[list[tuple[str, str]]] = []
 
     def rest() -> bool:
         last.append(look())
         del last[:-8]
-        return len(last) == 8 and all(one == last[0] for one in last) and all(s in "SZ" for s, _ in last[0])
+        return len(last) == 8 and all(one == last[0] for one in last) and all(s == "S" for s, _ in last[0])
 
     wait_until(rest, f"processes {pids} to rest; the last looks: {last}")

@@ -177,7 +177,7 @@ def _describe(
             if os.path.lexists(item.path)
         ],
         "devices": [*HARMLESS_DEVICES, "tty", "pts"],
-        "network": sandbox.network if sandbox.has_internet or sandbox.network != LOOPBACK else "none",
+        "network": sandbox.effective_network,
         "environment": environment_of(options, profile, sandbox, _of_the_broker(sandbox)),
         "limits": _limits(sandbox),
         "layers": {name: {"on": name in sandbox.layers, "missing": reasons.get(name)} for name in LAYERS},

@@ -5,13 +5,14 @@ start, which is why options that are written out are read without it.
 """
 
 import os
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from broker.commands.common import Unusable
 from broker.installation import needed_by, own_trees, shown_path
 from sandboxed.child import CommandNotExecutable
-from sandboxed.confinement.environment import DEFAULT_PATH, clean_environment
+from sandboxed.confinement.environment import DEFAULT_PATH, clean_environment, current_umask
 from sandboxed.confinement.sandbox import LAYERS, LOOPBACK, NETWORKS, Limits, Sandbox, lies_in
 
 if TYPE_CHECKING:
@@ -144,6 +145,7 @@ def sandbox_of(options: Options, profile: "Profile | None", uid: int | None, gid
         work=work,
         network=network or LOOPBACK,
         limits=limits,
+        umask=current_umask(),
     )
 
 
@@ -162,5 +164,10 @@ def environment_of(
         names += profile.environment
         values = {**dict(profile.variables), **values}
     shown = (*sandbox.readonly, *sandbox.writable, sandbox.home)
-    values.setdefault("PATH", shown_path(os.environ.get("PATH", ""), shown) or DEFAULT_PATH)
+    path = shown_path(os.environ.get("PATH", ""), shown) or DEFAULT_PATH
+    # The command `fdbroker`, for whoever has it in no directory of PATH (/opt/fdbroker/bin/fdbroker run …).
+    own = os.path.join(sys.prefix, "bin")
+    if own not in path.split(":"):
+        path += f":{own}"
+    values.setdefault("PATH", path)
     return clean_environment(sandbox, {**values, **extra}, names)

@@ -1,4 +1,4 @@
-"""The environment of a confined program: an allow-list, for whatever else stands in one may be a secret."""
+"""What a confined program inherits: an allow-list of variables, for others may be secrets; and the umask."""
 
 import os
 from collections.abc import Iterable, Mapping
@@ -30,3 +30,10 @@ def clean_environment(
     environment.update(HOME=sandbox.home, TMPDIR=sandbox.temporary)
     environment.update(extra or {})
     return environment
+
+
+def current_umask() -> int:
+    """This process's umask, which can only be read by setting it (umask(2))."""
+    umask = os.umask(0o077)
+    os.umask(umask)
+    return umask

@@ -40,8 +40,8 @@ from sandboxed.confinement.sandbox import (
     lies_in,
 )
 
-# Only the program's uid gets at the files that it makes.
-UMASK = 0o077
+# Nobody but the program's uid and its starter's choice writes the files that it makes.
+UMASK = 0o022
 
 _TERMINAL = Access.READ_FILE | Access.WRITE_FILE | Access.IOCTL_DEV
 _DEVICE = Access.READ_FILE | Access.WRITE_FILE
@@ -132,7 +132,7 @@ def may_use_unix_sockets(sandbox: Sandbox) -> bool:
 
 def give_up_privileges(sandbox: Sandbox) -> None:
     """In the init, for itself and the program: all but the Landlock domain. Raises when anything fails."""
-    os.umask(UMASK)
+    os.umask(sandbox.umask | UMASK)
     if sandbox.has(LIMITS):
         resources.limit_resources(sandbox.limits)
     if sandbox.has(CAPABILITIES):

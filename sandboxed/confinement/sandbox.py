@@ -72,7 +72,8 @@ class Sandbox(NamedTuple):
     `writable` are absolute paths that are shown at the same place. `work` is the program's directory; None is a
     fresh one in memory, which needs the layer of namespaces. `socket` is a broker's socket to be shown, and
     `keep` are the fds besides 0 to 2 that a new program inherits under the same numbers.
-    `broker_is_parent` says that the parent must be safe from the program.
+    `umask` is the starter's: what the program makes in trees that it may write is to look as if its starter had made
+    it; it is never wider than 022. `broker_is_parent` says that the parent must be safe from the program.
     """
 
     uid: int | None = None
@@ -85,6 +86,7 @@ class Sandbox(NamedTuple):
     socket: str | None = None
     keep: tuple[int, ...] = ()
     limits: Limits = Limits()
+    umask: int = 0o077
     broker_is_parent: bool = False
     layers: frozenset[str] = frozenset(LAYERS)
 
@@ -115,6 +117,11 @@ class Sandbox(NamedTuple):
     def has_own_network(self) -> bool:
         """Whether a network namespace keeps the host's network away."""
         return self.has(NAMESPACES) and self.network != HOST
+
+    @property
+    def effective_network(self) -> str:
+        """The network that the program has: without a namespace there is no loopback of its own."""
+        return self.network if self.has_internet else NO_NETWORK
 
     @property
     def has_internet(self) -> bool:

@@ -117,6 +117,14 @@ def test_program_starts_where_its_user_stands_when_that_is_shown(rules: str, sha
     assert ran.stdout == f"{shared}\ncontent"
 
 
+@pytest.mark.parametrize(("umask", "mode"), [(0o000, 0o644), (0o022, 0o644), (0o077, 0o600)])
+def test_program_makes_files_as_its_user_would_and_never_for_others_to_write(
+    rules: str, shared: Path, umask: int, mode: int
+) -> None:
+    run("--policy", rules, "--rw", str(shared), "--", "touch", str(shared / "new"), umask=umask)
+    assert (shared / "new").stat().st_mode & 0o777 == mode
+
+
 def test_program_starts_where_its_user_stands_when_something_below_is_shown(rules: str, shared: Path) -> None:
     command = [
         *FDBROKER,

@@ -541,7 +541,7 @@ def test_keys_are_typed_ahead_of_a_stop_and_an_end_without_hanging(shell: Termin
 def test_program_is_not_left_waiting_when_nobody_could_let_its_job_go_on(shell: Terminal, out: Path) -> None:
     """A group without a shell of its session cannot be stopped: the kernel gives its readers an error at once."""
     script = f"until test -e {out}/go; do sleep 0.05; done; read x; read y; echo over > {out}/over"
-    shell.enter(f"( run sh -c '{script}' & )")
+    shell.enter(f"( run sh -c '{script}' < /dev/tty & )")
     shell.prompt()
     (out / "go").touch()
     wait_until((out / "over").exists, "the program's end")

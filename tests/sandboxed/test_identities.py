@@ -68,7 +68,7 @@ def test_two_runs_never_share_a_uid(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_uid_held_by_another_process_is_not_given_out(only_uid: int) -> None:
     program = (
-        "import sys; from sandboxed import identities; "
+        "import sys; from sandboxed.confinement import identities; "
         f"held = identities._try_to_hold({only_uid}); print(held.uid, flush=True); sys.stdin.read()"
     )
     command = [sys.executable, "-c", program]
