@@ -87,9 +87,12 @@ class Tiers:
     def unmasked(self, rules: Iterable[RuleDeclaration], masks: Iterable[Named]) -> list[RuleDeclaration]:
         """Return the rules that no mask switches off. Tells of masks that mask nothing."""
         declared = list(rules)
+        waiting = list(masks)
+        if not waiting:
+            return declared
         named = {rule_id(rule.name): rule.name for rule in declared if rule.name is not None}
         masked: dict[str, MaskedRule] = {}
-        for mask in masks:
+        for mask in waiting:
             rule = named.get(mask.text)
             if rule is not None and self._tier(rule) < self._tier(mask):
                 masked.setdefault(mask.text, MaskedRule(mask.text, rule.position, mask.position))

@@ -11,11 +11,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from support import SECONDS, STRANGER, TREE, as_uid, needs_root
+from support import FDBROKER, SECONDS, STRANGER, TREE, as_uid, needs_root
 
 from broker import policyfiles, trust
 from broker.policyfiles import PolicyFiles, UnreadablePolicy, load_files, read_paths, read_tiers
 from policy import PolicyError
+from sandboxed.syscalls import unshare
 
 BASE = """\
 version: 1
@@ -400,21 +401,36 @@ def test_reading_leaves_no_fd_open(tiers: list[Path]) -> None:
     assert len(os.listdir("/proc/self/fd")) == before
 
 
-def mounted(path: Path, look: Callable[[], object], *mounts: tuple[str, str, str, int]) -> object:
+def mounted(look: Callable[[], object], *mounts: tuple[str, str, str, int]) -> object:
     """What `look` returns in a mount namespace with these mounts: source, type, target, flags."""
     libc = ctypes.CDLL(None, use_errno=True)
 
     def inside() -> object:
-        os.unshare(CLONE_NEWNS) if hasattr(os, "unshare") else libc.unshare(CLONE_NEWNS)
+        unshare(CLONE_NEWNS)
         for source, kind, target, flags in (("none", "", "/", MS_REC | MS_PRIVATE), *mounts):
             if libc.mount(source.encode(), target.encode(), kind.encode(), ctypes.c_ulong(flags), None) != 0:
                 raise OSError(ctypes.get_errno(), f"mount {target}")
-            if kind == "tmpfs":
-                Path(target).chmod(0o777)
-                (Path(target) / path.name).write_text(OWN)
         return look()
 
     return as_uid(os.geteuid(), inside)
+
+
+@needs_root
+def test_command_without_a_path_reads_the_systems_directories() -> None:
+    def look() -> list[str]:
+        for tier, text in (
+            (policyfiles.TIERS[0], BASE),
+            (policyfiles.TIERS[1], "version: 1\nmask: [a/disks]\n"),
+        ):
+            os.makedirs(tier)
+            Path(tier, "a.yaml" if text == BASE else "b.yaml").write_text(text)
+        ran = subprocess.run([*FDBROKER, "cat"], cwd=TREE, capture_output=True, text=True, check=False)
+        return [ran.stdout, ran.stderr]
+
+    if os.path.exists(policyfiles.TIERS[2]):
+        pytest.skip("this machine has a policy of its own")
+    shown, complaints = mounted(look, ("none", "tmpfs", "/usr/share", 0), ("none", "tmpfs", "/run", 0))
+    assert "a/kvm" in shown, complaints
 
 
 @needs_root
@@ -422,14 +438,15 @@ def mounted(path: Path, look: Callable[[], object], *mounts: tuple[str, str, str
 def test_read_only_mount_of_another_file_system_will_do(file: Path, read_only: bool) -> None:
     # As a container has its ConfigMap: everybody could write in the directory, were it not mounted so.
     directory = str(file.parent)
-    remount = ("none", "", directory, MS_REMOUNT | MS_BIND | MS_RDONLY)
-    found = mounted(
-        file,
-        lambda: [str(one) for one in read_paths([directory]).problems],
-        ("none", "tmpfs", directory, 0),
-        *([remount] if read_only else []),
-    )
-    expected = f"{directory}: everybody can write it (mode 0777): run chmod go-w {directory}"
+
+    def look() -> list[str]:
+        file.write_text(OWN)
+        if read_only:
+            subprocess.run(["mount", "-o", "remount,bind,ro", directory], check=True)
+        return [str(one) for one in read_paths([directory]).problems]
+
+    found = mounted(look, ("none", "tmpfs", directory, 0))
+    expected = f"{directory}: everybody can write it (mode 1777): run chmod go-w {directory}"
     assert found == ([] if read_only else [expected])
 
 
@@ -438,9 +455,6 @@ def test_read_only_view_of_the_root_file_system_proves_nothing(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
     # So a service with ProtectSystem=strict sees what everybody else can write.
-    directory = Path(__file__).parent if os.stat(__file__).st_dev == os.stat("/").st_dev else None
-    if directory is None:
-        pytest.skip("the checkout lies on another file system than /")
     here = tmp_path_factory.mktemp("view")
     if os.stat(here).st_dev != os.stat("/").st_dev:
         pytest.skip("/tmp is another file system than /")
@@ -448,7 +462,6 @@ def test_read_only_view_of_the_root_file_system_proves_nothing(
     file.write_text(OWN)
     file.chmod(0o666)
     found = mounted(
-        file,
         lambda: [str(one) for one in read_paths([str(file)]).problems],
         (str(here), "", str(here), MS_BIND),
         ("none", "", str(here), MS_REMOUNT | MS_BIND | MS_RDONLY),
