@@ -6,7 +6,8 @@ Rules that this module enforces:
   nothing of the others;
 - what is read can be changed by nobody but root and the broker's own user (`trust`).
 
-Nothing falls back: a file that is there and cannot be read, and a link that leads nowhere, are problems of the set.
+Nothing falls back: a file that is there and cannot be read, and a link that leads nowhere, are problems of the set;
+and so is a directory that changes meanwhile, for its files may be of two minds.
 Profiles are read with the same care, but for the last.
 """
 
@@ -118,6 +119,7 @@ class _Reading(contextlib.ExitStack):
         super().__init__()
         self._walk = TrustWalk()
         self._candidates: list[_Candidate] = []
+        self._directories: dict[str, Entry] = {}
         self._files = PolicyFiles([], [], [], [], [])
 
     def add(self, path: str) -> None:
@@ -138,11 +140,16 @@ class _Reading(contextlib.ExitStack):
     def add_tier(self, tier: int, path: str) -> None:
         """Take in the directory `path`, if there is one. Raises UnreadablePolicy for too many files."""
         try:
-            self._add_names(self._find(path), tier, path)
-        except LeadsNowhere as error:
+            entry = self._find(path)
+        except FileNotFoundError as error:
+            if isinstance(error, LeadsNowhere):
+                self._blame(path, error)
+            return
+        except OSError as error:
             self._blame(path, error)
-        except FileNotFoundError:
-            pass
+            return
+        try:
+            self._add_names(entry, tier, path)
         except OSError as error:
             self._blame(path, error)
 
@@ -151,6 +158,9 @@ class _Reading(contextlib.ExitStack):
         files, replaced = counting(self._candidates)
         for file in files:
             self._read(file)
+        for path, directory in self._directories.items():
+            if os.fstat(directory.fd).st_mtime_ns != directory.status.st_mtime_ns:
+                self._blame(path, _Unfit("changed while it was read: try again"))
         self._files.replaced.extend((_file(one), _file(by)) for one, by in replaced)
         self._files.problems.extend(self._walk.problems())
         return self._files
@@ -161,6 +171,7 @@ class _Reading(contextlib.ExitStack):
         return entry
 
     def _add_names(self, directory: Entry, tier: int, path: str) -> None:
+        self._directories[path] = directory
         names = [name for name in self._walk.names(directory) if not name.startswith(".")]
         for name in names:
             one = os.path.join(path, name)

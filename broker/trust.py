@@ -83,8 +83,9 @@ class TrustWalk:
                 target = _target(there)
                 waiting += target.split("/")[::-1]
                 if target.startswith("/"):
+                    there = self._root()
                     os.close(here.fd)
-                    here = self._root()
+                    here = there
                 if links > LINKS:
                     raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), there.path)
         except BaseException:

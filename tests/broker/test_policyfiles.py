@@ -208,6 +208,29 @@ def test_config_map_is_read_through_its_links_and_its_updates_are_seen(tiers: li
     assert ids(read_tiers()) == ["a/r2"]
 
 
+def test_set_does_not_load_when_its_directory_changes_meanwhile(
+    tiers: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tiers[1] / "a.yaml").write_text(OWN)
+    os.utime(tiers[1], (1, 1))
+    reopened = policyfiles.reopened
+
+    def adding(entry: trust.Entry) -> int:
+        (tiers[1] / "b.yaml").write_text(OWN)
+        return reopened(entry)
+
+    monkeypatch.setattr(policyfiles, "reopened", adding)
+    assert told(read_tiers()) == [f"{tiers[1]}: changed while it was read: try again"]
+
+
+def test_tier_that_cannot_be_listed_is_a_problem(tiers: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(walk: trust.TrustWalk, directory: trust.Entry) -> list[str]:
+        raise FileNotFoundError(2, "no /proc", directory.path)
+
+    monkeypatch.setattr(trust.TrustWalk, "names", failing)
+    assert told(read_tiers()) == sorted(f"{tier}: no /proc" for tier in tiers)
+
+
 # --- trust ---------------------------------------------------------------------------------------------------
 
 
@@ -267,6 +290,23 @@ def test_policy_of_an_ordinary_user_is_that_users_own_or_roots(file: Path) -> No
     assert len(judge()) == 1
     os.chown(file, 0, 0)
     assert as_uid(STRANGER, judge) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status"),
+    [(["run", "--policy", "PATH", "--", "true"], 125), (["serve", "--policy", "PATH"], 2), (["check", "PATH"], 1),
+     (["cat", "PATH"], 1)],
+)  # fmt: skip
+def test_command_refuses_a_policy_that_others_can_write(
+    file: Path, arguments: list[str], status: int
+) -> None:
+    file.chmod(0o664)
+    arguments = [str(file) if word == "PATH" else word for word in arguments]
+    ran = subprocess.run(
+        [*FDBROKER, *arguments], cwd=TREE, capture_output=True, text=True, timeout=SECONDS, check=False
+    )
+    assert ran.returncode == status
+    assert f"{file}: its group can write it (mode 0664): run chmod g-w {file}\n" in ran.stdout + ran.stderr
 
 
 def test_command_of_the_message_mends_a_path_with_odd_characters(place: Path) -> None:

@@ -1,5 +1,6 @@
 """The laws of the language, sentence by sentence, held against random policies and situations."""
 
+import json
 from typing import Any, NamedTuple, TypeVar
 
 import pytest
@@ -7,6 +8,7 @@ from hypothesis import Phase, find, given, settings
 from hypothesis import strategies as st
 
 from policy import (
+    ALLOW,
     FileType,
     Object,
     Peer,
@@ -180,6 +182,17 @@ def test_law_10_deny_of_any_tier_never_grants(case: TieredCase, deny: RuleText, 
     sources = [file.source() for file in files]
     more = [*sources, source(named([deny]), "99-deny.yaml")._replace(tier=tier)]
     assert situation.decided_by(load(more)).allowed <= situation.decided_by(load(sources)).allowed
+
+
+@given(tiered_sets())
+def test_law_10_mask_of_an_allow_never_grants(case: TieredCase) -> None:
+    files, situation = case
+    sources = [file.source() for file in files]
+    tier_of = {file.name: file.tier for file in counting(sources)[0]}
+    before = load(sources)
+    lower = [rule.id for rule in before.rules if rule.action == ALLOW and tier_of[rule.file] < 2]
+    mask = Source("60-mask.yaml", json.dumps({"version": "1", "mask": lower}), 2)
+    assert situation.decided_by(load([*sources, mask])).allowed <= situation.decided_by(before).allowed
 
 
 def test_cases_of_tiers_reach_masks_redefinitions_and_replaced_files() -> None:
