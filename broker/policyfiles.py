@@ -15,7 +15,7 @@ import contextlib
 import os
 import re
 import stat
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from broker.limits import POLICY_BYTES, POLICY_FILES
@@ -56,12 +56,12 @@ class PolicyFiles(NamedTuple):
     """Those that do not, each with the one of a higher tier that counts."""
 
 
-def read_paths(paths: Iterable[str]) -> PolicyFiles:
+def read_paths(paths: Sequence[str]) -> PolicyFiles:
     """Read files, and all policy files of directories, as one set of one tier. Raises UnreadablePolicy."""
     with _Reading() as reading:
         for path in paths:
             reading.add(path)
-        return reading.read()
+        return _some(reading.read(), paths)
 
 
 def read_tiers() -> PolicyFiles:
@@ -69,9 +69,13 @@ def read_tiers() -> PolicyFiles:
     with _Reading() as reading:
         for tier, directory in enumerate(TIERS):
             reading.add_tier(tier, directory)
-        files = reading.read()
+        return _some(reading.read(), TIERS[::-1])
+
+
+def _some(files: PolicyFiles, places: Sequence[str]) -> PolicyFiles:
+    # A broker without a policy denies everything, which nobody who starts one can mean.
     if not files.files and not files.problems:
-        raise UnreadablePolicy(f"there is no policy: no file NAME.yaml lies in {', '.join(reversed(TIERS))}")
+        raise UnreadablePolicy(f"there is no policy: no file NAME.yaml lies in {', '.join(places)}")
     return files
 
 

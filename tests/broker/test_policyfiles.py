@@ -132,6 +132,11 @@ def test_no_policy_at_all_is_said(tiers: list[Path]) -> None:
         assert "there is no policy" in ran.stderr
 
 
+def test_directory_without_a_policy_is_said(tiers: list[Path]) -> None:
+    with pytest.raises(UnreadablePolicy, match=f"^there is no policy: no file NAME.yaml lies in {tiers[0]}$"):
+        read_paths([str(tiers[0])])
+
+
 @pytest.mark.parametrize("what", ["directory", "file"])
 def test_link_that_leads_nowhere_is_a_problem_and_never_nothing(tiers: list[Path], what: str) -> None:
     # What was to replace, mask or deny something must not be left out in silence.
@@ -188,7 +193,7 @@ def test_serve_reads_the_tiers_and_tells_of_ignored_names(tiers: list[Path], pla
 def test_paths_of_a_command_line_are_one_tier(tiers: list[Path]) -> None:
     (tiers[0] / "10-base.yaml").write_text(BASE)
     (tiers[2] / "b.yaml").write_text("version: 1\nmask: [10-base/disks]\n")
-    (problem,) = told(read_paths(map(str, tiers)))
+    (problem,) = told(read_paths([str(tier) for tier in tiers]))
     assert problem.startswith(
         "b.yaml:2:8: rule '10-base/disks' is one of the same tier, at 10-base.yaml:4:12:"
     )
