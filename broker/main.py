@@ -17,6 +17,7 @@ COMMANDS = {
     ),
     "open": ("sandboxed.open_command", "open one file or device through the broker, for a command"),
     "check": ("broker.commands.check", "check policy files and show every mistake"),
+    "cat": ("broker.commands.cat", "show the policy in force, and what masks what"),
 }
 
 EXIT_UNUSABLE = 2

@@ -6,10 +6,11 @@ account database. The broker finds the facts, and does what the verdict says.
 
 from .clients import DEFAULT_SOCKET, Client, Peer
 from .decide import Policy
-from .load import load
+from .load import PolicySet, load, load_set
 from .patterns import PathPattern, PatternError, parse_pattern
 from .problems import PolicyError, Problem
 from .rules import ALLOW, DENY, Consideration, Object, Request, Rule, SocketDeclaration, Source, Verdict
+from .tiers import MaskedRule, Redefinition, counting
 from .words import FileType, Rights, parse_rights, rights_words
 
 __all__ = [
@@ -19,20 +20,25 @@ __all__ = [
     "Client",
     "Consideration",
     "FileType",
+    "MaskedRule",
     "Object",
     "PathPattern",
     "PatternError",
     "Peer",
     "Policy",
     "PolicyError",
+    "PolicySet",
     "Problem",
+    "Redefinition",
     "Request",
     "Rights",
     "Rule",
     "SocketDeclaration",
     "Source",
     "Verdict",
+    "counting",
     "load",
+    "load_set",
     "parse_pattern",
     "parse_rights",
     "rights_words",

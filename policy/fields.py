@@ -35,6 +35,7 @@ LINE_CHARACTERS = 100
 # YAML's sign for nothing. Its words for that (null, Null) are text here like any other: a name, say.
 _NOTHING = "~"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_RULE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,249}/[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _ACCOUNT = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*\$?")
 # Words of the language: whoever writes them as an account means the word.
 _NOT_AN_ACCOUNT = frozenset(("any", "all"))
@@ -139,6 +140,12 @@ def unknown_key(key: Scalar, known: Mapping[str, object], later: frozenset[str],
 def name(node: Node, what: str, report: FileReport) -> str | None:
     """Read the name of a rule, client or socket."""
     return _matching(_NAME, "letters, digits, '.', '_' and '-', at most 64", node, what, report)
+
+
+def rule_id(node: Node, what: str, report: FileReport) -> str | None:
+    """Read the id of a rule, possibly of another file."""
+    expected = "the id of a rule as 10-base/disks (an empty file of the same name masks a whole file)"
+    return _matching(_RULE_ID, expected, node, what, report)
 
 
 def account(node: Node, what: str, report: FileReport) -> str | None:

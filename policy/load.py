@@ -1,18 +1,20 @@
 """From the files of a policy to a Policy, or to everything that is wrong with them.
 
-Enforced here: names are declared once in a set and exist where they are used; a rule's id is its own. Nothing
-depends on the order of the files or of what stands in them. Which files make up a set, and whether they can
-be trusted, is the broker's subject.
+Enforced here: names exist where they are used; a rule's id is its own. Nothing depends on the order of the files
+or of what stands in them. What higher tiers do to lower ones is the subject of `tiers`; which files make up a
+set, and whether they can be trusted, is the broker's.
 """
 
 from collections.abc import Iterable, Mapping
-from typing import TypeVar
+from itertools import groupby
+from typing import NamedTuple, TypeVar
 
 from .clients import DEFAULT_SOCKET, Client, Clients
 from .decide import Policy
-from .problems import FileReport, PolicyError, Position, Report, did_you_mean
+from .problems import FileReport, PolicyError, Report, did_you_mean
 from .rules import Rule, SocketDeclaration, Source
 from .schema import ClientDeclaration, ClientReference, Declarations, Named, RuleDeclaration, read_source
+from .tiers import MaskedRule, Redefinition, Tiers, counting, rule_id
 
 # hashlib would load OpenSSL, which takes longer than to read a policy; the module random does as we do.
 try:
@@ -29,48 +31,55 @@ _DIGEST_DIGITS = 12
 Declared = TypeVar("Declared")
 
 
+class PolicySet(NamedTuple):
+    """A policy, and what its files say that is not in force."""
+
+    policy: Policy
+    masked: tuple[MaskedRule, ...]
+    redefined: tuple[Redefinition, ...]
+
+
 def load(sources: Iterable[Source]) -> Policy:
     """Return the policy that the files make up. Raises PolicyError with all problems of all of them."""
-    files = sorted(sources, key=lambda source: source.name)
+    return load_set(sources).policy
+
+
+def load_set(sources: Iterable[Source]) -> PolicySet:
+    """Return what load() does, with what is masked and redefined. A file that another replaces is not read."""
+    files, _ = counting(sources)
     report = Report()
     declarations = Declarations()
     for source in files:
         read_source(source, declarations, FileReport(source.name, report))
-    linker = _Linker(declarations, report)
-    rules = linker.linked_rules(declarations.rules)
+    tiers = Tiers({source.name: source.tier for source in files}, report)
+    linker = _Linker(declarations, tiers, report)
+    rules = linker.linked_rules(tiers.unmasked(declarations.rules, declarations.masks))
     if report.problems:
         raise PolicyError(report.problems)
-    return Policy(rules, linker.sockets, _digest(files))
+    policy = Policy(rules, linker.sockets, _digest(files))
+    return PolicySet(policy, tuple(tiers.masked), tuple(tiers.redefined))
 
 
 class _Linker:
     """Resolves the names that lead from one declaration to another."""
 
-    def __init__(self, declarations: Declarations, report: Report) -> None:
+    def __init__(self, declarations: Declarations, tiers: Tiers, report: Report) -> None:
         self._report = report
-        self.sockets = self._by_name("socket", declarations.sockets)
-        self._refuse_shared_paths(declarations.sockets)
+        self.sockets = tiers.by_name("socket", declarations.sockets)
+        self._refuse_shared_paths(one for one in declarations.sockets if self._is_in_force(one))
         self._clients = {
             name: self._linked_client(client)
-            for name, client in self._by_name("client", declarations.clients).items()
+            for name, client in tiers.by_name("client", declarations.clients).items()
         }
+        named = [rule.name for rule in declarations.rules if rule.name is not None]
+        tiers.by_name("rule", [(name._replace(text=rule_id(name)), name) for name in named])
 
-    def linked_rules(self, declared: list[RuleDeclaration]) -> list[Rule]:
+    def linked_rules(self, declared: Iterable[RuleDeclaration]) -> list[Rule]:
         """Return the rules with their clients resolved."""
-        rules = [self._linked_rule(rule) for rule in declared]
-        named = [(rule.name, rule) for rule in declared if rule.name is not None]
-        self._by_name("rule", [(name._replace(text=_rule_id(name)), rule) for name, rule in named])
-        return rules
+        return [self._linked_rule(rule) for rule in declared]
 
-    def _by_name(self, what: str, declared: Iterable[tuple[Named, Declared]]) -> dict[str, Declared]:
-        places: dict[str, Position] = {}
-        values: dict[str, Declared] = {}
-        for named, value in declared:
-            first = places.setdefault(named.text, named.position)
-            if named.text in values:
-                self._report.add(named.position, f"{what} {named.text!r} is declared twice, first at {first}")
-            values.setdefault(named.text, value)
-        return values
+    def _is_in_force(self, declared: tuple[Named, SocketDeclaration]) -> bool:
+        return self.sockets[declared[0].text] is declared[1]
 
     def _refuse_shared_paths(self, sockets: Iterable[tuple[Named, SocketDeclaration]]) -> None:
         users: dict[str, str] = {}
@@ -82,7 +91,7 @@ class _Linker:
     def _linked_rule(self, rule: RuleDeclaration) -> Rule:
         name = rule.name or Named("", rule.position)  # without a name the set does not load
         return Rule(
-            _rule_id(name),
+            rule_id(name),
             rule.position.file,
             rule.position.line,
             name.text,
@@ -130,16 +139,18 @@ def _names(texts: Iterable[str] | None) -> frozenset[str] | None:
     return None if texts is None else frozenset(texts)
 
 
-def _rule_id(named: Named) -> str:
-    return f"{named.position.file.rpartition('/')[2].removesuffix('.yaml')}/{named.text}"
-
-
 def _digest(files: Iterable[Source]) -> str:
-    """Return a name for exactly these files. Lengths go in too, so that no text can pass for a boundary."""
+    """Return a name for exactly these files. Lengths go in too, so that no text can pass for a boundary.
+
+    Of the tiers only their order goes in: a set has the same name wherever it lies.
+    """
     digest = sha256()
-    for source in files:
-        data = source.text.encode() if isinstance(source.text, str) else source.text
-        digest.update(f"{len(source.name)} {len(data)} {source.name}".encode())
-        digest.update(data)
+    for place, (_, tier) in enumerate(groupby(files, key=lambda source: source.tier)):
+        if place:
+            digest.update(b"tier ")
+        for source in tier:
+            data = source.text.encode() if isinstance(source.text, str) else source.text
+            digest.update(f"{len(source.name)} {len(data)} {source.name}".encode())
+            digest.update(data)
     name: str = digest.hexdigest()[:_DIGEST_DIGITS]
     return name

@@ -31,7 +31,7 @@ class Position(NamedTuple):
 
 
 class Problem(NamedTuple):
-    """One thing that is wrong, and where; line and column count from 1."""
+    """One thing that is wrong, and where; line and column count from 1, and are 0 where a file as a whole is meant."""
 
     file: str
     line: int
@@ -39,7 +39,8 @@ class Problem(NamedTuple):
     message: str
 
     def __str__(self) -> str:
-        return f"{self.file}:{self.line}:{self.column}: {self.message}"
+        place = f":{self.line}:{self.column}" if self.line else ""
+        return f"{self.file}{place}: {self.message}"
 
 
 class PolicyError(Exception):

@@ -15,6 +15,8 @@ class Source(NamedTuple):
 
     name: str
     text: str | bytes
+    tier: int = 0
+    """Higher tiers replace, mask and redefine what lower ones say."""
 
 
 class SocketDeclaration(NamedTuple):

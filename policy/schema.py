@@ -72,6 +72,7 @@ class Declarations:
         self.clients: list[tuple[Named, ClientDeclaration]] = []
         self.sockets: list[tuple[Named, SocketDeclaration]] = []
         self.rules: list[RuleDeclaration] = []
+        self.masks: list[Named] = []
 
 
 def read_source(source: Source, declarations: Declarations, report: FileReport) -> None:
@@ -140,6 +141,12 @@ def _named_socket(key: Scalar, node: Node, declarations: Declarations, report: F
             values.get("mode", _SOCKET_MODE),
         )
         declarations.sockets.append((named, socket))
+
+
+def _mask(key: Scalar, node: Node, declarations: Declarations, report: FileReport) -> None:
+    rule = fields.rule_id(node, key.text, report)
+    if rule is not None:
+        declarations.masks.append(Named(rule, report.position(node)))
 
 
 def _declared_name(key: Scalar, what: str, reserved: str, report: FileReport) -> Named | None:
@@ -299,9 +306,10 @@ _RULE_LATER = frozenset(
 _EntryReader = Callable[[Scalar, Node, Declarations, FileReport], None]
 _SECTIONS: Mapping[str, tuple[type[Node], _EntryReader]] = {
     "version": (Scalar, _version),
+    "mask": (Sequence, _mask),
     "clients": (MappingNode, _named_client),
     "sockets": (MappingNode, _named_socket),
     "rules": (Sequence, _rule),
 }
-_TOP = "'version', 'clients', 'sockets' and 'rules'"
-_SECTIONS_LATER = frozenset(("mask", "devices", "tests"))
+_TOP = "'version', 'mask', 'clients', 'sockets' and 'rules'"
+_SECTIONS_LATER = frozenset(("devices", "tests"))

@@ -1,5 +1,6 @@
 """The fixtures that all tests share."""
 
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -7,6 +8,9 @@ from pathlib import Path
 
 import pytest
 from support import FDBROKER, Broker
+
+# A policy that its group can write does not load; and that is what some users' umask makes.
+os.umask(0o022)
 
 
 @pytest.fixture

@@ -177,7 +177,7 @@ def test_check_of_a_directory_warns_of_names_that_it_ignores(tmp_path: Path, goo
     ran = fdbroker("check", str(tmp_path))
     assert ran.returncode == 0
     assert [line.split(" is ignored")[0] for line in ran.stderr.splitlines()] == [
-        f"fdbroker check: {name}" for name in ("-x.yaml", "README", "good.yml")
+        f"fdbroker check: {tmp_path / name}" for name in ("-x.yaml", "README", "good.yml")
     ]
 
 

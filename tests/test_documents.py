@@ -23,6 +23,12 @@ DOCUMENTS = sorted([*TREE.glob("*.md"), *TREE.glob("docs/**/*.md")])
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)#\s]+)[^)]*\)")
 
+# What a package may say, for examples of what an administrator does to it.
+LOWER_TIER = Source(
+    "10-base.yaml",
+    "version: 1\nclients: {lab: {group: lab}}\nrules: [{name: disks, deny: all, type: block}]\n",
+)
+
 
 def blocks(language: str) -> list[pytest.param]:  # type: ignore[valid-type]
     """Every example in `language`, named for its document and place there."""
@@ -38,7 +44,8 @@ def blocks(language: str) -> list[pytest.param]:  # type: ignore[valid-type]
 def test_policy_or_profile_of_a_document_loads(text: str) -> None:
     # What has rules is a policy, all else a profile: each refuses the other's keys, so nothing passes for neither.
     if re.search("^rules:", text, re.MULTILINE):
-        assert load([Source("example.yaml", text)]).rules
+        rules = load([LOWER_TIER, Source("example.yaml", text, 1)]).rules
+        assert any(rule.file == "example.yaml" for rule in rules)
     else:
         assert load_profile(Source("example.yaml", text)) != Profile()
 

@@ -10,4 +10,4 @@ class Unusable(Exception):
 def say(command: str, message: object) -> None:
     """Tell the user, on standard error."""
     if sys.stderr is not None:  # None would be standard output, which is the command's
-        print(f"fdbroker {command}: {message}", file=sys.stderr, flush=True)
+        print(f"{f'fdbroker {command}'.rstrip()}: {message}", file=sys.stderr, flush=True)

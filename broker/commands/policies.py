@@ -1,26 +1,53 @@
 """Loading policies and profiles and opening the audit for a subcommand, with errors that say what to do."""
 
 import os
+import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from broker.audit import open_audit
-from broker.commands.common import Unusable
-from broker.policyfiles import UnreadablePolicy, load_policy
-from policy import Policy, PolicyError
+from broker.commands.common import Unusable, say
+from broker.policyfiles import NAMES, PolicyFiles, UnreadablePolicy, load_files, read_paths, read_tiers
+from policy import Policy, PolicyError, Problem
 
 if TYPE_CHECKING:
     from policy.profile import Profile
 
 
-def policy_from(path: str) -> Policy:
-    """The policy at `path`. Raises Unusable, with every mistake in it."""
+def policy_from(path: str | None) -> Policy:
+    """The policy at `path`, or the system's. Raises Unusable, with every mistake in it."""
     try:
-        return load_policy(path)
+        files = read_tiers() if path is None else read_paths([path])
+        policy = load_files(files).policy
     except UnreadablePolicy as error:
         raise Unusable(f"the policy cannot be read: {error}") from None
     except PolicyError as error:
         lines = "\n".join(f"  {problem}" for problem in error.problems)
         raise Unusable(f"the policy has mistakes:\n{lines}") from None
+    warn_of_ignored(files)
+    return policy
+
+
+def warn_of_ignored(files: PolicyFiles, command: str = "") -> None:
+    """Tell of files that have no policy file's name: somebody may have meant one."""
+    for path in files.ignored:
+        say(command, f"{path} is ignored: policy files are named {NAMES}")
+
+
+def show_problems(problems: Sequence[Problem], as_json: bool) -> None:
+    """Print what is wrong with a policy, for people or as one JSON object; 0 stands for no line or column."""
+    import json  # no start of a broker pays for it
+
+    if as_json:
+        found = [
+            {"file": one.file, "line": one.line, "column": one.column, "message": one.message}
+            for one in problems
+        ]
+        print(json.dumps({"good": False, "problems": found}))
+        return
+    for problem in problems:
+        print(problem)
+    print(f"{len(problems)} mistake{'s' if len(problems) != 1 else ''} found", file=sys.stderr)
 
 
 def profile_from(name: str) -> "Profile":

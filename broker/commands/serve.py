@@ -7,11 +7,11 @@ import signal
 from collections.abc import Sequence
 
 from broker.audit import AuditLog
-from broker.commands.check import DEFAULT_POLICY
 from broker.commands.common import Unusable, say
 from broker.commands.policies import audit_to, policy_from
 from broker.identity import Accounts, IdentityReader
 from broker.listeners import Listener, ListenError, default_declaration, listen
+from broker.policyfiles import TIERS
 from broker.supervisor import Supervisor, WorkerDied, complain
 from policy import Policy
 from sandboxed.client import DEFAULT_SOCKET
@@ -51,8 +51,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--policy",
         metavar="PATH",
-        default=DEFAULT_POLICY,
-        help="a policy file, or a directory of them (default: %(default)s)",
+        help=f"a policy file, or a directory of them (default: the files in {', '.join(reversed(TIERS))})",
     )
     parser.add_argument(
         "--socket",

@@ -203,7 +203,7 @@ def test_audit_goes_to_the_file_when_one_is_named(rules: str, secret: Path, plac
 
 
 def test_work_directory_is_the_only_place_to_write_and_is_removed(rules: str, place: Path) -> None:
-    place.chmod(0o777)
+    place.chmod(0o1777)  # whoever may write, nobody replaces the policy of another
     script = (
         f'echo x > "$HOME/file" && cat "$HOME/file" && echo "$HOME"; echo y > {place}/file || echo refused'
     )
@@ -225,7 +225,7 @@ def test_connected_program_is_seen_with_its_own_uid(
 
 @needs_root
 def test_ordinary_user_gets_an_embedded_broker_with_that_users_rights(place: Path) -> None:
-    place.chmod(0o777)
+    place.chmod(0o1777)  # whoever may write, nobody replaces the policy of another
     (place / "own").write_text("")
 
     def start() -> list[object]:

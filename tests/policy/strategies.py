@@ -138,3 +138,58 @@ def granted(draw: st.DrawFn) -> tuple[list[RuleText], Situation]:
         "type": [kind.value],
     }
     return named([fitting, *draw(rule_lists)]), situation
+
+
+class TieredFile(NamedTuple):
+    """A file of a set of several tiers, before it is text."""
+
+    name: str
+    tier: int
+    rules: list[RuleText]
+    lab: Any
+    """What the client `lab` is; None: this file does not say."""
+    mask: list[str]
+
+    def source(self) -> Source:
+        text = {"version": "1", "mask": self.mask, "rules": self.rules}
+        return Source(
+            self.name, json.dumps({**text, "clients": {"lab": self.lab} if self.lab else {}}), self.tier
+        )
+
+    def ids(self) -> list[str]:
+        return [f"{self.name.removesuffix('.yaml')}/{rule['name']}" for rule in self.rules]
+
+
+FILE_NAMES = ["10-a.yaml", "20-b.yaml", "30-c.yaml"]
+LABS = [client for client in CLIENTS if client != "any"]
+
+
+@st.composite
+def tiered_sets(draw: st.DrawFn) -> tuple[list[TieredFile], Situation]:
+    """Files of three tiers that load together, and a situation for them: some replace, mask and redefine others."""
+    rules, situation = draw(granted())
+    files = [TieredFile("00-lab.yaml", 0, [], draw(st.sampled_from(LABS)), [])]
+    for number, rule in enumerate([*rules, *named(draw(rule_lists))]):
+        clients = ["lab"] if draw(st.integers(0, 3)) == 0 else rule.get("clients", ["lab"])
+        place = (draw(st.sampled_from(FILE_NAMES)), draw(st.integers(0, 2)))
+        files = _with_rule(files, *place, {**rule, "name": f"r{number}", "clients": clients})
+    for tier in (1, 2):
+        if draw(st.booleans()):
+            files.append(TieredFile(f"0{tier}-lab.yaml", tier, [], draw(st.sampled_from(LABS)), []))
+    for name in draw(st.sampled_from(subsets(FILE_NAMES, 0, 1))):
+        files = [file for file in files if (file.name, file.tier) != (name, 2)]
+        files.append(TieredFile(name, 2, [], None, []))
+    counts = [file for file in files if file.tier == max(one.tier for one in files if one.name == file.name)]
+    for tier in (1, 2):
+        lower = [rule for file in counts if file.tier < tier for rule in file.ids()]
+        masked = draw(st.lists(st.sampled_from(lower), max_size=2)) if lower else []
+        if masked:
+            files.append(TieredFile(f"5{tier}-mask.yaml", tier, [], None, masked))
+    return files, situation
+
+
+def _with_rule(files: list[TieredFile], name: str, tier: int, rule: RuleText) -> list[TieredFile]:
+    for number, file in enumerate(files):
+        if (file.name, file.tier) == (name, tier):
+            return [*files[:number], file._replace(rules=[*file.rules, rule]), *files[number + 1 :]]
+    return [*files, TieredFile(name, tier, [rule], None, [])]

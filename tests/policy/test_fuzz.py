@@ -61,6 +61,7 @@ VALUES = [
         "/[a",
         "/a\0",
         "default",
+        "low/use",
     ),
     *("0660", "5-3", "0-4294967295", "x" * 300, "\ud800", "é", "${user}", "null", "", "\\", "{a}"),
 ]
@@ -77,6 +78,14 @@ TOKENS = [
     "\ufeff",
 ]
 
+# What the file is put above, so that its masks and names may find something.
+LOWER = """\
+version: 1
+clients: {lab: {uid: 5}}
+sockets: {gpu: {path: /a}}
+rules: [{name: use, deny: all, clients: lab}]
+"""
+
 texts = st.lists(st.sampled_from(TOKENS), max_size=40).map("".join)
 trees: st.SearchStrategy[Any] = st.recursive(
     st.sampled_from(VALUES),
@@ -86,6 +95,7 @@ trees: st.SearchStrategy[Any] = st.recursive(
 policies = st.fixed_dictionaries(
     {"version": st.just("1")},
     optional={
+        "mask": st.lists(st.sampled_from(["a/b", "low/use", "low/", "a", ""]) | trees, max_size=3),
         "clients": st.dictionaries(st.sampled_from(["lab", "any", "a b"]), trees, max_size=2),
         "sockets": st.dictionaries(st.sampled_from(["gpu", "default"]), trees, max_size=2),
         "rules": st.lists(st.dictionaries(st.sampled_from(KEYS), trees, max_size=8), max_size=3),
@@ -95,7 +105,7 @@ policies = st.fixed_dictionaries(
 
 def assert_loads_or_tells(text: str | bytes) -> None:
     try:
-        load([Source("a.yaml", text)])
+        load([Source("low.yaml", LOWER), Source("a.yaml", text, 1)])
     except PolicyError as error:
         lines = 1 + len(text.splitlines())
         for problem in error.problems:

@@ -1,17 +1,32 @@
 """The laws of the language, sentence by sentence, held against random policies and situations."""
 
+import json
 from typing import Any, NamedTuple, TypeVar
 
 import pytest
 from hypothesis import Phase, find, given, settings
 from hypothesis import strategies as st
 
-from policy import FileType, Object, Peer, PolicyError, Request, Rights, Source, load, parse_rights
+from policy import (
+    ALLOW,
+    FileType,
+    Object,
+    Peer,
+    PolicyError,
+    Request,
+    Rights,
+    Source,
+    counting,
+    load,
+    load_set,
+    parse_rights,
+)
 from tests.policy import oracle
 from tests.policy.strategies import (
     OPEN_WORDS,
     RuleText,
     Situation,
+    TieredFile,
     allows,
     client_lists,
     denies,
@@ -25,6 +40,7 @@ from tests.policy.strategies import (
     rule_lists,
     situations,
     source,
+    tiered_sets,
     wanted_rights,
 )
 
@@ -117,6 +133,75 @@ def test_law_1_name_declared_twice_is_an_error_in_any_order(section: str) -> Non
             load(order)
         assert "20-b.yaml:2:" in str(error.value)
         assert "is declared twice, first at 10-a.yaml:2:" in str(error.value)
+
+
+TieredCase = tuple[list[TieredFile], Situation]
+
+
+def flattened(files: list[TieredFile]) -> list[Source]:
+    """The plain reading of tiers: a set of one tier that means the same."""
+    counts = [file for file in files if file.tier == max(one.tier for one in files if one.name == file.name)]
+    masks = {rule for file in counts for rule in file.mask}
+    lab = max(((file.tier, file) for file in counts if file.lab), key=lambda one: one[0])[1]
+    return [
+        file._replace(
+            tier=0,
+            mask=[],
+            lab=file.lab if file is lab else None,
+            rules=[rule for rule, name in zip(file.rules, file.ids(), strict=True) if name not in masks],
+        ).source()
+        for file in counts
+    ]
+
+
+@given(tiered_sets())
+def test_law_1_tiers_mean_what_their_plain_reading_does(case: TieredCase) -> None:
+    files, situation = case
+    one, other = load([file.source() for file in files]), load(flattened(files))
+    assert one.rules == other.rules
+    assert situation.decided_by(one) == situation.decided_by(other)
+
+
+@given(tiered_sets(), st.randoms(use_true_random=False))
+def test_law_1_order_within_and_between_tiers_changes_nothing(case: TieredCase, random: Any) -> None:
+    files, situation = case
+    one = load_set([file.source() for file in files])
+    other = load_set([file.source() for file in random.sample(files, len(files))])
+    assert one.policy.rules == other.policy.rules
+    assert (one.policy.digest, one.masked, one.redefined) == (
+        other.policy.digest,
+        other.masked,
+        other.redefined,
+    )
+    assert situation.decided_by(one.policy) == situation.decided_by(other.policy)
+
+
+@given(tiered_sets(), denies, st.integers(0, 2))
+def test_law_10_deny_of_any_tier_never_grants(case: TieredCase, deny: RuleText, tier: int) -> None:
+    files, situation = case
+    sources = [file.source() for file in files]
+    more = [*sources, source(named([deny]), "99-deny.yaml")._replace(tier=tier)]
+    assert situation.decided_by(load(more)).allowed <= situation.decided_by(load(sources)).allowed
+
+
+@given(tiered_sets())
+def test_law_10_mask_of_an_allow_never_grants(case: TieredCase) -> None:
+    files, situation = case
+    sources = [file.source() for file in files]
+    tier_of = {file.name: file.tier for file in counting(sources)[0]}
+    before = load(sources)
+    lower = [rule.id for rule in before.rules if rule.action == ALLOW and tier_of[rule.file] < 2]
+    mask = Source("60-mask.yaml", json.dumps({"version": "1", "mask": lower}), 2)
+    assert situation.decided_by(load([*sources, mask])).allowed <= situation.decided_by(before).allowed
+
+
+def test_cases_of_tiers_reach_masks_redefinitions_and_replaced_files() -> None:
+    def is_such(case: TieredCase) -> bool:
+        sources = [file.source() for file in case[0]]
+        found = load_set(sources)
+        return bool(found.masked and found.redefined and counting(sources)[1] and found.policy.rules)
+
+    find(tiered_sets(), is_such, settings=FINDING)
 
 
 # Sentence 2

@@ -1,0 +1,151 @@
+"""`fdbroker cat`: what a policy's files come to: which of them count, what is masked, and the rules in force."""
+
+import argparse
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from broker.commands.common import say
+from broker.commands.policies import show_problems, warn_of_ignored
+from broker.policyfiles import TIERS, PolicyFiles, UnreadablePolicy, load_files, read_paths, read_tiers
+from broker.trust import shown_path
+from policy import PolicyError, PolicySet, rights_words
+from policy.problems import Position
+from policy.words import ALL_RIGHTS
+
+_EPILOG = f"""\
+Policy files lie in three tiers: {TIERS[2]} (the administrator) goes over
+{TIERS[1]} (until reboot), and that over {TIERS[0]} (packages).
+ - A file replaces those of its name in lower tiers; an empty one, or a link to /dev/null, leaves nothing of them.
+ - `mask: [10-base/disks]` in a file switches off that rule of a lower tier.
+ - A client or socket that is declared again in a higher tier means what it says there.
+What counts and what does not is shown with the place to look at; then each rule in force: its id, file and line, and
+what it allows or denies. To change what a package says, do not edit its file: mask the rule, and write yours.
+
+  fdbroker cat                         what `fdbroker serve` would serve by
+  fdbroker cat --json | jq -r '.rules[].id'
+  fdbroker cat policy.d                the files of one directory, as `--policy policy.d` takes them
+
+exit status: 0 the set is shown, 1 it has mistakes (`fdbroker check` shows them too), 2 it could not be read
+"""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Show the set that `arguments` name."""
+    options = _parser().parse_args(arguments)
+    try:
+        files = read_paths(options.paths) if options.paths else read_tiers()
+    except UnreadablePolicy as error:
+        say("cat", error)
+        if options.json:
+            print(json.dumps({"good": False, "problems": [], "error": str(error)}))
+        return 2
+    warn_of_ignored(files, "cat")
+    try:
+        loaded = load_files(files)
+    except PolicyError as error:
+        show_problems(error.problems, options.json)
+        return 1
+    shown = _described(files, loaded, tiered=not options.paths)
+    print(json.dumps(shown) if options.json else _as_text(shown))
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="fdbroker cat",
+        description="Show the policy that is in force when all its files are read: what replaces, masks and\n"
+        "redefines what, and each rule with its file and line.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "paths",
+        nargs="*",
+        metavar="PATH",
+        help="policy files, or directories of them, read as one set of one tier (default: the three tiers)",
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    return parser
+
+
+def _described(files: PolicyFiles, loaded: PolicySet, *, tiered: bool) -> dict[str, Any]:
+    empty = {(source.name, source.tier) for source in files.sources if not source.text}
+    replaced = {file.path: by.path for file, by in files.replaced}
+    everything = sorted(
+        [*files.files, *(file for file, _ in files.replaced)], key=lambda one: (one.tier, one.path)
+    )
+    return {
+        "good": True,
+        "policy": loaded.policy.digest,
+        "files": [
+            {
+                "file": shown_path(file.path),
+                "tier": TIERS[file.tier] if tiered else None,
+                "replaced_by": replaced.get(file.path),
+                "empty": (file.name, file.tier) in empty,
+            }
+            for file in everything
+        ],
+        "masked": [
+            {"rule": one.id, "place": _place(one.place), "by": _place(one.by)} for one in loaded.masked
+        ],
+        "redefined": [
+            {"what": one.what, "name": one.name, "place": _place(one.place), "by": _place(one.by)}
+            for one in loaded.redefined
+        ],
+        "rules": [
+            {
+                "id": rule.id,
+                "file": rule.file,
+                "line": rule.line,
+                "action": rule.action,
+                "rights": rights_words(rule.rights),
+                "paths": [pattern.text for pattern in rule.paths],
+            }
+            for rule in loaded.policy.rules
+        ],
+    }
+
+
+def _place(position: Position) -> dict[str, Any]:
+    return {"file": position.file, "line": position.line}
+
+
+def _as_text(shown: dict[str, Any]) -> str:
+    rules, files = shown["rules"], shown["files"]
+    sections = {
+        "files, the highest tier last": [_file_row(one) for one in files],
+        "masked rules": [[one["rule"], *_places(one)] for one in shown["masked"]],
+        "redefined names": [[f"{one['what']} {one['name']}", *_places(one)] for one in shown["redefined"]],
+        "rules in force": [_rule_row(one) for one in rules],
+    }
+    lines = [f"policy {shown['policy']}: {len(rules)} rule{'' if len(rules) == 1 else 's'} in force"]
+    for title, rows in sections.items():
+        if rows:
+            lines += ["", title, *_table(rows)]
+    return "\n".join(lines)
+
+
+def _file_row(file: dict[str, Any]) -> list[str]:
+    note = "empty" if file["empty"] else ""
+    return [file["file"], f"replaced by {file['replaced_by']}" if file["replaced_by"] else note]
+
+
+def _places(one: dict[str, Any]) -> list[str]:
+    return [_shown(one["place"]), f"by {_shown(one['by'])}"]
+
+
+def _rule_row(rule: dict[str, Any]) -> list[str]:
+    rights = "all" if rule["rights"] == rights_words(ALL_RIGHTS) else " ".join(rule["rights"])
+    return [rule["id"], _shown(rule), f"{rule['action']} {rights}", " ".join(rule["paths"]) or "everything"]
+
+
+def _shown(place: dict[str, Any]) -> str:
+    return f"{place['file']}:{place['line']}"
+
+
+def _table(rows: Sequence[Sequence[str]]) -> Iterable[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        yield "  " + "  ".join(map(str.ljust, row, widths)).rstrip()
