@@ -134,14 +134,18 @@ class Terminal:
 
     def close(self) -> None:
         """End the shell and all that it started, whatever happened."""
+        below = descendants(self.pid)  # some may have gone to sessions of their own
         self.hang_up()
-        for pid in (*members(self.pid), self.pid):
+        for pid in (*members(self.pid), *below, self.pid):
             try:
                 os.kill(pid, signal.SIGKILL)
             except ProcessLookupError:
                 continue
         os.waitpid(self.pid, 0)
-        wait_until(lambda: not members(self.pid), "the end of the terminal's processes")
+        wait_until(
+            lambda: not members(self.pid) and {state(pid) for pid in below} <= {"Z"},
+            "the end of the terminal's processes",
+        )
 
     def __enter__(self) -> Terminal:
         return self
