@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from .clients import IdRange
+from .moments import MomentError, parse_moment
 from .nodes import Mapping as MappingNode
 from .nodes import Node, Scalar, Sequence, Unreadable
 from .paths import shape_fault
@@ -199,6 +200,18 @@ def path_pattern(node: Node, what: str, report: FileReport) -> PathPattern | Non
         return parse_pattern(found)
     except PatternError as error:
         report.at(node, f"{what} has {shown(found)}: {error}")
+        return None
+
+
+def moment(node: Node, what: str, report: FileReport) -> int | None:
+    """Read a moment, in seconds since 1970."""
+    found = text(node, what, report)
+    if found is None:
+        return None
+    try:
+        return parse_moment(found)
+    except MomentError as error:
+        report.at(node, f"{what} is {shown(found)}: {error}")
         return None
 
 

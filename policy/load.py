@@ -93,6 +93,7 @@ class _Linker:
             rule.except_paths,
             self._linked_clients(rule.clients),
             self._linked_clients(rule.except_clients),
+            rule.until,
         )
 
     def _linked_clients(self, references: Iterable[ClientReference]) -> Clients:

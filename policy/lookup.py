@@ -42,19 +42,28 @@ class Entry(NamedTuple):
 class _PeerFacts:
     """The denies that concern one peer and are not found by the asked path."""
 
-    __slots__ = ("_literals", "_merged", "everywhere")
+    __slots__ = ("_ending", "_lasting", "_merged", "everywhere")
 
-    def __init__(self, everywhere: list[Entry], literals: list[tuple[int, list[str]]]) -> None:
+    def __init__(self, everywhere: list[Entry], literals: list[tuple[Rule, list[str]]]) -> None:
         self.everywhere = everywhere
-        self._literals = literals
+        self._lasting = [(int(rule.rights), paths) for rule, paths in literals if rule.until is None]
+        self._ending = [(int(rule.rights), rule, paths) for rule, paths in literals if rule.until is not None]
         self._merged: dict[int, tuple[str, ...]] = {}
 
-    def literals(self, rights: int) -> tuple[str, ...]:
+    def literals(self, rights: int, now: float | None) -> tuple[str, ...]:
         merged = self._merged.get(rights)
         if merged is None:
-            paths = [path for listed, paths in self._literals if listed & rights for path in paths]
+            paths = [path for listed, paths in self._lasting if listed & rights for path in paths]
             merged = self._merged[rights] = tuple(dict.fromkeys(paths))
-        return merged
+        if not self._ending:
+            return merged
+        ending = [
+            path
+            for listed, rule, paths in self._ending
+            if listed & rights and not rule.is_over(now)
+            for path in paths
+        ]
+        return tuple(dict.fromkeys((*merged, *ending)))
 
 
 class RuleLookup:
@@ -64,7 +73,8 @@ class RuleLookup:
         allows: list[tuple[PathPattern, Entry]] = []
         denies: list[tuple[PathPattern, Entry]] = []
         self._denies_everywhere: list[Entry] = []
-        self._deny_literals: dict[tuple[int, Clients, Clients], list[str]] = {}
+        # The first of the denies that differ in nothing but their paths, and the literal ones of all of these.
+        self._deny_literals: dict[tuple[int, Clients, Clients, int | None], tuple[Rule, list[str]]] = {}
         self._allows_by_clients: dict[tuple[Clients, Clients], list[Rule]] = {}
         for rule in rules:
             rights = int(rule.rights)
@@ -78,8 +88,8 @@ class RuleLookup:
                 self._denies_everywhere.append(Entry(rule, rights, None))
             literals = [pattern.text for pattern in rule.paths if pattern.literal]
             if literals:
-                group = (rights, rule.clients, rule.except_clients)
-                self._deny_literals.setdefault(group, []).extend(literals)
+                group = (rights, rule.clients, rule.except_clients, rule.until)
+                self._deny_literals.setdefault(group, (rule, []))[1].extend(literals)
         self._allows = PathIndex(allows)
         self._denies = PathIndex(denies)
         self._facts: dict[Peer, _PeerFacts] = {}
@@ -93,9 +103,9 @@ class RuleLookup:
         by_path = [entry for entry in self._denies.find(split(path)) if entry.concerns(peer)]
         return self._facts_about(peer).everywhere + by_path
 
-    def deny_literals(self, peer: Peer, rights: int) -> tuple[str, ...]:
-        """Return the literal paths of the denies that list one of `rights` and may concern `peer`."""
-        return self._facts_about(peer).literals(rights)
+    def deny_literals(self, peer: Peer, rights: int, now: float | None) -> tuple[str, ...]:
+        """Return the literal paths of the denies that list one of `rights`, may concern `peer` and are not over."""
+        return self._facts_about(peer).literals(rights, now)
 
     def allows_for(self, peer: Peer) -> list[Rule]:
         """Return the allows that are for `peer`, by id."""
@@ -115,9 +125,9 @@ class RuleLookup:
             facts = self._facts[peer] = _PeerFacts(
                 [entry for entry in self._denies_everywhere if entry.concerns(peer)],
                 [
-                    (rights, paths)
-                    for (rights, clients, exceptions), paths in self._deny_literals.items()
-                    if deny_concerns(clients, exceptions, peer)
+                    (rule, paths)
+                    for rule, paths in self._deny_literals.values()
+                    if deny_concerns(rule.clients, rule.except_clients, peer)
                 ],
             )
         return facts

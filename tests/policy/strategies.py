@@ -19,6 +19,7 @@ PATHS = [f"{directory}/{leaf}" for directory in DIRECTORIES for leaf in ("a", "b
 GLOBS = [
     f"{directory}/{glob}" for directory in DIRECTORIES for glob in ("*", "?", "[ab]", "t*", "[!a]", "**")
 ]
+MOMENTS = {"1970-01-01T00:01Z": 60, "1970-01-01T01:02+01:00": 120, "1969-12-31T23:00:59-01:01": 119}
 CLIENTS: list[Any] = [
     {"user": "mia"},
     {"user": ["tom", "mia"]},
@@ -54,6 +55,7 @@ def rules(action: str) -> st.SearchStrategy[RuleText]:
         "except_clients": client_lists,
         "except_paths": pattern_lists,
         "type": st.sampled_from(types),
+        "until": st.sampled_from(list(MOMENTS)),
     }
     (mandatory if is_allow else optional).update(clients=client_lists, paths=pattern_lists)
     return st.fixed_dictionaries(mandatory, optional=optional)
@@ -93,18 +95,20 @@ peers = st.builds(
     socket=st.sampled_from(["default", "gpu"]),
     embedded=st.booleans(),
 )
+times = st.sampled_from([None, 0.0, 59.5, 60.0, 119.5, 120.0, 1e9])
 requests = st.builds(Request, paths, wanted_rights, optional_rights)
 
 
 class Situation(NamedTuple):
-    """A request of a peer, and the object that its path leads to."""
+    """A request of a peer, the object that its path leads to, and the time of it."""
 
     request: Request
     peer: Peer
     object: Object
+    now: float | None = None
 
     def decided_by(self, policy: Policy) -> Verdict:
-        return policy.decide(self.request, self.peer, self.object)
+        return policy.decide(self.request, self.peer, self.object, self.now)
 
     def allowed_by(self, texts: Sequence[RuleText]) -> bool:
         return self.decided_by(policy_of(texts)).allowed
@@ -122,7 +126,7 @@ def situations(draw: st.DrawFn) -> Situation:
             last_link=st.booleans(),
         )
     )
-    return Situation(request, draw(peers), found)
+    return Situation(request, draw(peers), found, draw(times))
 
 
 @st.composite

@@ -110,7 +110,7 @@ def test_faulty_rule_is_told_with_its_line_and_column(rule: str, expected: list[
     assert told(in_rule(rule) + names) == expected
 
 
-LATER = """unit label exe device devices subsystem udev attrs seat lease renewable exclusive preempt until limits
+LATER = """unit label exe device devices subsystem udev attrs seat lease renewable exclusive preempt limits
 revoke relay snapshot serial tun create temporary flags as netns accept addresses except_devices mask tests"""
 
 
