@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from broker.homes import Homes
 from broker.introduction import Introduction
 from broker.limits import ACCOUNT_RETRY_SECONDS, GROUPS_PER_CLIENT
 from policy import Peer, Policy
@@ -44,6 +45,7 @@ class Accounts:
         self._next_try = 0.0
         self.needs_accounts = policy.needs_accounts
         self.needs_account_groups = policy.needs_account_groups
+        self.variables = policy.variables
 
     def users(self, uid: int) -> frozenset[str]:
         """Those of the policy's user names that are `uid`."""
@@ -84,6 +86,12 @@ class IdentityReader:
     def __init__(self, accounts: Accounts) -> None:
         self._accounts = accounts
         self._overflow_uid, self._overflow_gid = _overflow_ids()
+        self._homes = Homes() if "home" in accounts.variables else None
+
+    def close(self) -> None:
+        """Close what the reader holds."""
+        if self._homes is not None:
+            self._homes.close()
 
     def of_connection(self, connection: socket.socket, socket_name: str) -> Introduction:
         """The connector of `connection`, which came by the socket of that name. Raises OSError."""
@@ -122,7 +130,19 @@ class IdentityReader:
             _has_account(uid) if accounts.needs_accounts else None,
             socket_name,
             embedded,
+            *self._variables(uid),
         )
+
+    def _variables(self, uid: int) -> tuple[str | None, str | None]:
+        """The name and the home of the uid's account, as far as the policy asks for them."""
+        if self._accounts.variables.isdisjoint(("user", "home")):
+            return None, None
+        try:
+            account = pwd.getpwuid(uid)
+        except (KeyError, OSError):
+            return None, None
+        home = self._homes.checked(account.pw_dir, uid) if self._homes else None
+        return _encodable(account.pw_name), home
 
 
 def _peer_groups(connection: socket.socket) -> tuple[int, ...] | None:
@@ -166,6 +186,15 @@ def _lives(pidfd: int) -> bool:
     ended = select.poll()
     ended.register(pidfd, select.POLLIN)
     return not ended.poll(0)
+
+
+def _encodable(name: str) -> str | None:
+    """`name`, if it is text that encodes to UTF-8: no path with anything else is ever asked for."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return None
+    return name
 
 
 def _account_groups(uid: int) -> frozenset[int] | None:

@@ -39,6 +39,10 @@ class Peer(NamedTuple):
     """The name of the socket it came by."""
     embedded: bool = False
     """Whether it is the one program of an embedded broker."""
+    account_name: str | None = None
+    """What the account database calls that uid: `${user}`."""
+    home: str | None = None
+    """The home directory of that account, if it belongs to that uid and no link leads there: `${home}`."""
 
 
 class Client(NamedTuple):

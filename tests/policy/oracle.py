@@ -3,6 +3,7 @@ one but the words. It works on the text of rules; the property tests hold the re
 """
 
 import fnmatch
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,11 +18,39 @@ def listed(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
 
 
-def path_matches(pattern: str, path: str) -> bool:
+def path_matches(pattern: str, path: str, peer: Peer, narrows: bool) -> bool:
+    """A pattern with variables is read as a regular expression, any other by fnmatch."""
+    if "${" in pattern:
+        return re.fullmatch(with_variables(pattern, peer, narrows), path, re.DOTALL) is not None
     wanted, parts = pattern.split("/"), path.split("/")
     if wanted[-1] == "**":
         wanted, parts = wanted[:-1], parts[: len(wanted) - 1] if len(parts) >= len(wanted) else [""]
     return len(wanted) == len(parts) and all(map(fnmatch.fnmatchcase, parts, wanted))
+
+
+def is_name(text: str | None) -> bool:
+    return bool(text) and text not in (".", "..") and not set(text or "") & set("/\\")
+
+
+def with_variables(pattern: str, peer: Peer, narrows: bool) -> str:
+    """Whole words are replaced, so that nothing but `*`, `?`, `[…]` and a last `/**` is left to translate."""
+    home = peer.home or ""
+    is_home = home.count("/") >= 2 and all(map(is_name, home[1:].split("/")))
+    values = {
+        "${user}": re.escape(peer.account_name or "") if is_name(peer.account_name) else None,
+        "${uid}": None if peer.uid is None else str(peer.uid),
+        "${home}": re.escape(home) if is_home else None,
+    }
+    if any(word in pattern and value is None for word, value in values.items()):
+        if not narrows:
+            return "(?!)"
+        values = {"${user}": "[^/]*", "${uid}": "[^/]*", "${home}": "/[^/]+(?:/[^/]+)+"}
+    words = re.split(r"(\$\{\w+\}|/\*\*$|\*|\?|\[[^]]+\])", pattern)
+    globs = {"*": "[^/]*", "?": "[^/]", "/**": "/.+"}
+    return "".join(
+        values.get(word) or globs.get(word) or (word if word.startswith("[") else re.escape(word))
+        for word in words
+    )
 
 
 def in_ranges(number: int, ranges: Any) -> bool:
@@ -63,19 +92,23 @@ def clients_hold(clients: list[Any], peer: Peer, narrows: bool) -> bool:
     return any(client_holds(client, peer, narrows) for client in clients)
 
 
-def any_path(patterns: Sequence[str], path: str) -> bool:
-    return any(path_matches(pattern, path) for pattern in patterns)
+def any_path(patterns: Sequence[str], path: str, peer: Peer, narrows: bool) -> bool:
+    return any(path_matches(pattern, path, peer, narrows) for pattern in patterns)
 
 
-def names(patterns: Sequence[str], path: str) -> list[str]:
+def names(patterns: Sequence[str], path: str, peer: Peer) -> list[str]:
     """Which of an allow's patterns match: only literal ones for what is each process's own."""
     literal = path in OWN or path.startswith("/dev/fd/")
-    return [one for one in patterns if path_matches(one, path) and not (literal and set(one) & set("*?["))]
+    return [
+        one
+        for one in patterns
+        if path_matches(one, path, peer, False) and not (literal and set(one) & set("*?[$"))
+    ]
 
 
 def allow_matches(rule: dict[str, Any], request: Request, peer: Peer, found: Object) -> bool:
     types = [FileType(word) for word in rule.get("type", ["file"])]
-    asked = names(rule["paths"], request.path)
+    asked = names(rule["paths"], request.path, peer)
     is_own = found.path in OWN or found.path.startswith("/dev/fd/")
     link = (
         found.last_link
@@ -88,9 +121,10 @@ def allow_matches(rule: dict[str, Any], request: Request, peer: Peer, found: Obj
     return (
         bool(asked)
         and found.type in types
-        and (bool(names(rule["paths"], found.path)) or link)
+        and (bool(names(rule["paths"], found.path, peer)) or link)
         and not any(
-            any_path(rule.get("except_paths", []), one) for one in (request.path, found.path, *found.names)
+            any_path(rule.get("except_paths", []), one, peer, narrows=True)
+            for one in (request.path, found.path, *found.names)
         )
         and clients_hold(rule["clients"], peer, narrows=False)
         and not clients_hold(rule.get("except_clients", []), peer, narrows=True)
@@ -101,8 +135,8 @@ def deny_matches(rule: dict[str, Any], request: Request, peer: Peer, found: Obje
     types = [FileType(word) for word in rule.get("type", [])]
     return (
         any(
-            ("paths" not in rule or any_path(rule["paths"], one))
-            and not any_path(rule.get("except_paths", []), one)
+            ("paths" not in rule or any_path(rule["paths"], one, peer, narrows=True))
+            and not any_path(rule.get("except_paths", []), one, peer, narrows=False)
             for one in (request.path, found.path, *found.names)
         )
         and (not types or found.type is None or found.type in types)

@@ -20,6 +20,19 @@ GLOBS = [
     f"{directory}/{glob}" for directory in DIRECTORIES for glob in ("*", "?", "[ab]", "t*", "[!a]", "**")
 ]
 MOMENTS = {"1970-01-01T00:01Z": 60, "1970-01-01T01:02+01:00": 120, "1969-12-31T23:00:59-01:01": 119}
+# With the values below they meet the paths above, or would if text from an account were a pattern.
+VARYING = [
+    "/srv/${user}",
+    "/${user}/a",
+    "/srv/[a-z]${user}",
+    "${home}/a",
+    "${home}/**",
+    "${home}",
+    "/srv/a/${uid}*",
+]
+VARYING += ["/${user}${uid}/**", "/dev/${user}", "${home}/${user}"]
+ACCOUNT_NAMES = [None, "a", "srv", "b", "*", "**", "?", "[ab]", "a/b", "..", "", "tty", "[", "]", "{a}", "\\"]
+HOMES = [None, "/srv/a", "/srv/*", "/srv", "/", "/dev", "", "/*/*", "/srv/a/", "/srv/../x"]
 CLIENTS: list[Any] = [
     {"user": "mia"},
     {"user": ["tom", "mia"]},
@@ -39,7 +52,7 @@ def subsets(values: Sequence[Any], least: int, most: int) -> list[list[Any]]:
 
 # Choices from ready lists, not lists of choices: drawing is what these tests spend their time on.
 paths = st.sampled_from(PATHS)
-pattern_lists = st.sampled_from(subsets([*PATHS, *GLOBS, "/**", "/*/a", "/srv/*/b", "/*/*"], 1, 2))
+pattern_lists = st.sampled_from(subsets([*PATHS, *GLOBS, "/**", "/*/a", "/srv/*/b", "/*/*", *VARYING], 1, 2))
 client_lists = st.sampled_from(subsets(CLIENTS, 1, 2))
 optional_rights = st.sampled_from(subsets(OPEN_WORDS, 0, 4)).map(parse_rights)
 wanted_rights = st.sampled_from(subsets([*OPEN_WORDS, "append"], 1, 5)).map(parse_rights)
@@ -94,6 +107,8 @@ peers = st.builds(
     has_account=st.sampled_from([None, True, False]),
     socket=st.sampled_from(["default", "gpu"]),
     embedded=st.booleans(),
+    account_name=st.sampled_from(ACCOUNT_NAMES),
+    home=st.sampled_from(HOMES),
 )
 times = st.sampled_from([None, 0.0, 59.5, 60.0, 119.5, 120.0, 1e9])
 requests = st.builds(Request, paths, wanted_rights, optional_rights)
