@@ -9,7 +9,6 @@ import errno
 import grp
 import os
 import pwd
-import select
 import socket
 import struct
 import time
@@ -19,11 +18,13 @@ from typing import Any
 from broker.homes import Homes
 from broker.introduction import Introduction
 from broker.limits import ACCOUNT_RETRY_SECONDS, GROUPS_PER_CLIENT
+from broker.process import known_exe, process_of
 from policy import Peer, Policy
 from sandboxed.syscalls import getsockopt_bytes
 
-_SO_PEERGROUPS = 59  # asm-generic/socket.h; Python has no name for them
-_SO_PEERPIDFD = 77
+_SO_PEERSEC = 31  # asm-generic/socket.h; Python has no name for them
+_SO_PEERGROUPS = 59
+_LABEL_BYTES = 1024  # as much as Python reads; a longer label is not known
 
 _UCRED = struct.Struct("iII")
 _ALL_IDS = 4294967295
@@ -37,6 +38,7 @@ class Accounts:
     """
 
     def __init__(self, policy: Policy, clock: Callable[[], float] = time.monotonic) -> None:
+        self.policy = policy
         self._clock = clock
         self._uids: dict[str, int] = {}
         self._gids: dict[str, int] = {}
@@ -100,11 +102,19 @@ class IdentityReader:
         )
         supplementary = _peer_groups(connection)
         shown: dict[str, Any] = {"uid": uid, "gid": gid, "pid": pid, "socket": socket_name}
-        exe = _executable(connection, pid)
-        if exe is not None:
-            shown["exe"] = exe
+        policy = self._accounts.policy
+        process = process_of(connection, pid, policy.needs_units)
+        if process.exe is not None:
+            shown["exe"] = process.exe
+        if process.unit:
+            shown["unit"] = process.unit
         gids = None if supplementary is None else frozenset({gid, *supplementary})
-        return Introduction(self.peer(uid, gids, socket_name), uid, shown)
+        peer = self.peer(uid, gids, socket_name)._replace(
+            unit=process.unit,
+            exe=known_exe(process) if policy.needs_exes else None,
+            label=_label(connection) if policy.needs_labels else None,
+        )
+        return Introduction(peer, uid, shown)
 
     def of_child(self, uid: int, gid: int, groups: Iterable[int], pid: int) -> Introduction:
         """The one program of an embedded broker, which its own parent introduces."""
@@ -161,31 +171,13 @@ def _peer_groups(connection: socket.socket) -> tuple[int, ...] | None:
     return struct.unpack(f"{len(data) // 4}I", data)
 
 
-def _executable(connection: socket.socket, pid: int) -> str | None:
-    """The file that the connector runs now, for the audit only; None when it has ended.
-
-    A pid may be another process's by now. The pidfd (Linux 6.5) is the connector itself: while it can
-    still be signalled, the pid was its own.
-    """
+def _label(connection: socket.socket) -> str | None:
+    """The connector's label by the kernel's security module; None where there is none that gives labels."""
     try:
-        pidfd = struct.unpack("i", connection.getsockopt(socket.SOL_SOCKET, _SO_PEERPIDFD, 4))[0]
+        data = connection.getsockopt(socket.SOL_SOCKET, _SO_PEERSEC, _LABEL_BYTES)
     except OSError:
         return None
-    try:
-        exe = os.readlink(b"/proc/%d/exe" % pid)
-        if not _lives(pidfd):
-            return None
-        return exe.decode("utf-8", "backslashreplace")
-    except OSError:
-        return None
-    finally:
-        os.close(pidfd)
-
-
-def _lives(pidfd: int) -> bool:
-    ended = select.poll()
-    ended.register(pidfd, select.POLLIN)
-    return not ended.poll(0)
+    return data.rstrip(b"\0").decode("utf-8", "backslashreplace") or None
 
 
 def _encodable(name: str) -> str | None:

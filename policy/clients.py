@@ -43,6 +43,12 @@ class Peer(NamedTuple):
     """What the account database calls that uid: `${user}`."""
     home: str | None = None
     """The home directory of that account, if it belongs to that uid and no link leads there: `${home}`."""
+    unit: str | None = None
+    """The system manager's unit that it belongs to; "" for none."""
+    exe: str | None = None
+    """The path of the file that it ran when it was accepted."""
+    label: str | None = None
+    """Its label, by the kernel's security module."""
 
 
 class Client(NamedTuple):
@@ -55,6 +61,17 @@ class Client(NamedTuple):
     sockets: frozenset[str] | None = None
     any_account: bool = False
     """The word `any`: every uid that has an account, and the program of an embedded broker."""
+    units: frozenset[str] | None = None
+    exes: frozenset[str] | None = None
+    labels: frozenset[str] | None = None
+
+    @property
+    def is_exe_alone(self) -> bool:
+        """Whether nothing but the program is asked for: any process can run that, and others later."""
+        rest = self._replace(exes=None)
+        if rest.sockets is not None and DEFAULT_SOCKET in rest.sockets:
+            rest = rest._replace(sockets=None)  # everybody reaches that one
+        return self.exes is not None and rest == Client()
 
     def certainly_matches(self, peer: Peer) -> bool:
         """Tell whether every condition is known to hold: for where a match widens."""
@@ -65,6 +82,9 @@ class Client(NamedTuple):
             and (self.gids is None or _numbered(self.gids, peer.gids) is True)
             and (self.sockets is None or peer.socket in self.sockets)
             and (not self.any_account or peer.embedded or peer.has_account is True)
+            and (self.units is None or _is_among(self.units, peer.unit) is True)
+            and (self.exes is None or _is_among(self.exes, peer.exe) is True)
+            and (self.labels is None or _is_among(self.labels, peer.label) is True)
         )
 
     def possibly_matches(self, peer: Peer) -> bool:
@@ -84,6 +104,9 @@ class Client(NamedTuple):
             )
             and (self.sockets is None or peer.socket in self.sockets)
             and (not self.any_account or peer.embedded or peer.has_account is not False)
+            and (self.units is None or _is_among(self.units, peer.unit) is not False)
+            and (self.exes is None or _is_among(self.exes, peer.exe) is not False)
+            and (self.labels is None or _is_among(self.labels, peer.label) is not False)
         )
 
 
@@ -116,6 +139,10 @@ def deny_concerns(clients: Clients, exceptions: Clients, peer: Peer) -> bool:
 
 def _only(number: int | None) -> tuple[int, ...] | None:
     return None if number is None else (number,)
+
+
+def _is_among(wanted: frozenset[str], known: str | None) -> bool | None:
+    return None if known is None else known in wanted
 
 
 def _named(wanted: frozenset[str], known: frozenset[str] | None) -> bool | None:

@@ -56,6 +56,10 @@ class Policy:
             for name in pattern.variables
         )
         """The names of the variables that a rule's paths hold."""
+        self.needs_units = any(client.units is not None for client in mentioned)
+        """Whether a rule says `unit`, so that Peer.unit is looked at; the same for the next two."""
+        self.needs_exes = any(client.exes is not None for client in mentioned)
+        self.needs_labels = any(client.labels is not None for client in mentioned)
         self.needs_accounts = any(client.any_account for client in mentioned)
         """Whether a rule says `any`, so that Peer.has_account is looked at."""
         self.needs_account_groups = any(

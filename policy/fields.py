@@ -40,6 +40,7 @@ _ACCOUNT = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*\$?")
 # Words of the language: whoever writes them as an account means the word.
 _NOT_AN_ACCOUNT = frozenset(("any", "all"))
 _ID_RANGE = re.compile(r"(0|[1-9][0-9]{0,9})(?:-(0|[1-9][0-9]{0,9}))?")
+_UNIT = re.compile(r"[A-Za-z0-9:_.\\@-]{1,240}\.(?:service|scope|socket|mount|swap)")
 _MODE = re.compile(r"0?[0-7]{3}")
 _NUMBER = re.compile(r"0|[1-9][0-9]{0,17}")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,254}")
@@ -169,6 +170,11 @@ def id_range(node: Node, what: str, report: FileReport) -> IdRange | None:
         report.at(node, f"{what} is {shown(found)}, expected the smaller number first")
         return None
     return first, last
+
+
+def unit(node: Node, what: str, report: FileReport) -> str | None:
+    """Read the name of a unit that processes belong to: slices hold units, and other types hold none."""
+    return _matching(_UNIT, "a unit's whole name as in web.service, no slice", node, what, report)
 
 
 def mode(node: Node, what: str, report: FileReport) -> int | None:

@@ -45,6 +45,9 @@ class ClientDeclaration(NamedTuple):
     gids: tuple[IdRange, ...] | None = None
     sockets: tuple[Named, ...] | None = None
     any_account: bool = False
+    units: tuple[str, ...] | None = None
+    exes: tuple[str, ...] | None = None
+    labels: tuple[str, ...] | None = None
 
 
 ClientReference = Named | ClientDeclaration
@@ -152,11 +155,18 @@ def _declared_name(key: Scalar, what: str, reserved: str, report: FileReport) ->
 
 
 def _client(node: Node, what: str, report: FileReport) -> ClientDeclaration | None:
-    values = fields.mapping(_CLIENT, _CLIENT_LATER, node, what, report)
+    values = fields.mapping(_CLIENT, frozenset(), node, what, report)
     if values is None:
         return None
     return ClientDeclaration(
-        values.get("user"), values.get("uid"), values.get("group"), values.get("gid"), values.get("socket")
+        values.get("user"),
+        values.get("uid"),
+        values.get("group"),
+        values.get("gid"),
+        values.get("socket"),
+        units=values.get("unit"),
+        exes=values.get("exe"),
+        labels=values.get("label"),
     )
 
 
@@ -270,8 +280,10 @@ _CLIENT: Mapping[str, fields.Field[Any]] = {
     "group": fields.any_of(fields.account),
     "gid": fields.any_of(fields.id_range),
     "socket": fields.any_of(_reference),
+    "unit": fields.any_of(fields.unit),
+    "exe": fields.any_of(fields.literal_path),
+    "label": fields.any_of(fields.line),
 }
-_CLIENT_LATER = frozenset(("unit", "label", "exe"))
 
 _SOCKET: Mapping[str, fields.Field[Any]] = {
     "path": fields.socket_path,

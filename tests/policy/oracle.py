@@ -84,6 +84,11 @@ def client_holds(client: Any, peer: Peer, narrows: bool) -> bool:
             overlap(client["group"], names) if "group" in client else True,
             overlap_ids(client["gid"], gids) if "gid" in client else True,
             peer.socket in listed(client["socket"]) if "socket" in client else True,
+            *(
+                None if known is None else known in listed(client[word])
+                for word, known in (("unit", peer.unit), ("exe", peer.exe), ("label", peer.label))
+                if word in client
+            ),
         ]
     return all(narrows if truth is None else truth for truth in truths)
 

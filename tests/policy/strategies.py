@@ -42,6 +42,9 @@ CLIENTS: list[Any] = [
     {"gid": "50-60"},
     {"socket": "default"},
     {"user": "mia", "group": ["lab", "adm"]},
+    {"unit": "web.service"},
+    {"label": ["web_t", "db_t"]},
+    {"exe": "/bin/a", "user": "mia"},
     "any",
 ]
 
@@ -109,6 +112,9 @@ peers = st.builds(
     embedded=st.booleans(),
     account_name=st.sampled_from(ACCOUNT_NAMES),
     home=st.sampled_from(HOMES),
+    unit=st.sampled_from([None, "", "web.service", "db.service"]),
+    exe=st.sampled_from([None, "/bin/a", "/bin/b"]),
+    label=st.sampled_from([None, "web_t", "x_t"]),
 )
 times = st.sampled_from([None, 0.0, 59.5, 60.0, 119.5, 120.0, 1e9])
 requests = st.builds(Request, paths, wanted_rights, optional_rights)

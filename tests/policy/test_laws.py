@@ -41,6 +41,9 @@ PEER_FACTS = [
     "has_account",
     "account_name",
     "home",
+    "unit",
+    "exe",
+    "label",
 ]
 
 Values = TypeVar("Values", bound=NamedTuple)
