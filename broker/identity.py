@@ -19,6 +19,7 @@ from broker.homes import Homes
 from broker.introduction import Introduction
 from broker.limits import ACCOUNT_RETRY_SECONDS, GROUPS_PER_CLIENT
 from broker.process import known_exe, process_of
+from broker.subordinates import Subordinates
 from policy import Peer, Policy
 from sandboxed.syscalls import getsockopt_bytes
 
@@ -88,6 +89,7 @@ class IdentityReader:
     def __init__(self, accounts: Accounts) -> None:
         self._accounts = accounts
         self._overflow_uid, self._overflow_gid = _overflow_ids()
+        self._subordinates = Subordinates() if accounts.policy.needs_owners else None
         self._homes = Homes() if "home" in accounts.variables else None
 
     def close(self) -> None:
@@ -141,7 +143,17 @@ class IdentityReader:
             socket_name,
             embedded,
             *self._variables(uid),
-        )
+        )._replace(**self._owners(uid))
+
+    def _owners(self, uid: int) -> dict[str, Any]:
+        """Whose subordinate uids it is among, if the policy asks for that."""
+        if self._subordinates is None:
+            return {}
+        names, uids = self._subordinates.owners(uid)
+        named = frozenset().union(*map(self._accounts.users, uids or ()))
+        # Only names that a rule mentions tell peers apart.
+        mentioned = None if names is None else named | names & self._accounts.policy.user_names
+        return {"owner_names": mentioned, "owner_uids": uids}
 
     def _variables(self, uid: int) -> tuple[str | None, str | None]:
         """The name and the home of the uid's account, as far as the policy asks for them."""

@@ -4,7 +4,7 @@ Each condition is true, false, or unknown where the fact could not be determined
 where a match would widen what a peer may do (an allow's clients, a deny's exception), and as true where it
 would narrow it (a deny's clients, an allow's exception). A process can drop groups to escape a deny, so a
 group counts as the kernel tells it where that widens, and as the kernel or the account database tells it
-where it narrows.
+where it narrows. Likewise a user's subordinate uids count as that user where it narrows, and nowhere else.
 
 Finding the facts is the broker's task.
 """
@@ -49,6 +49,10 @@ class Peer(NamedTuple):
     """The path of the file that it ran when it was accepted."""
     label: str | None = None
     """Its label, by the kernel's security module."""
+    owner_names: frozenset[str] | None = frozenset()
+    """The account names of the users among whose subordinate uids that uid is."""
+    owner_uids: frozenset[int] | None = frozenset()
+    """The uids of those."""
 
 
 class Client(NamedTuple):
@@ -90,8 +94,16 @@ class Client(NamedTuple):
     def possibly_matches(self, peer: Peer) -> bool:
         """Tell whether no condition is known to fail: for where a match narrows."""
         return (
-            (self.users is None or _named(self.users, peer.user_names) is not False)
-            and (self.uids is None or _numbered(self.uids, _only(peer.uid)) is not False)
+            (
+                self.users is None
+                or _named(self.users, peer.user_names) is not False
+                or _named(self.users, peer.owner_names) is not False
+            )
+            and (
+                self.uids is None
+                or _numbered(self.uids, _only(peer.uid)) is not False
+                or _numbered(self.uids, peer.owner_uids) is not False
+            )
             and (
                 self.groups is None
                 or _named(self.groups, peer.group_names) is not False

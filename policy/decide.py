@@ -62,6 +62,12 @@ class Policy:
         self.needs_labels = any(client.labels is not None for client in mentioned)
         self.needs_accounts = any(client.any_account for client in mentioned)
         """Whether a rule says `any`, so that Peer.has_account is looked at."""
+        self.needs_owners = any(
+            client.users is not None or client.uids is not None
+            for rule in self.rules
+            for client in _narrowing(rule)
+        )
+        """Whether a rule narrows by user, so that it is looked at whose subordinate a uid is."""
         self.needs_account_groups = any(
             _has_groups(client) for rule in self.rules for client in _narrowing(rule)
         )

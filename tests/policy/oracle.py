@@ -76,11 +76,13 @@ def client_holds(client: Any, peer: Peer, narrows: bool) -> bool:
         truths = [True if peer.embedded else peer.has_account]
     else:
         uids = None if peer.uid is None else frozenset([peer.uid])
+        user_names = [peer.user_names] + ([peer.owner_names] if narrows else [])
+        all_uids = [uids] + ([peer.owner_uids] if narrows else [])
         names = [peer.group_names] + ([peer.account_group_names] if narrows else [])
         gids = [peer.gids] + ([peer.account_gids] if narrows else [])
         truths = [
-            overlap(client["user"], [peer.user_names]) if "user" in client else True,
-            overlap_ids(client["uid"], [uids]) if "uid" in client else True,
+            overlap(client["user"], user_names) if "user" in client else True,
+            overlap_ids(client["uid"], all_uids) if "uid" in client else True,
             overlap(client["group"], names) if "group" in client else True,
             overlap_ids(client["gid"], gids) if "gid" in client else True,
             peer.socket in listed(client["socket"]) if "socket" in client else True,

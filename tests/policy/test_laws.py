@@ -44,6 +44,8 @@ PEER_FACTS = [
     "unit",
     "exe",
     "label",
+    "owner_names",
+    "owner_uids",
 ]
 
 Values = TypeVar("Values", bound=NamedTuple)
@@ -263,6 +265,18 @@ def test_law_4_peer_that_drops_its_groups_escapes_no_deny(case: Case) -> None:
     )
     dropped = replace(peer, gids=frozenset(), group_names=frozenset())
     assert replace(situation, peer=dropped).allowed_by(rules) <= replace(situation, peer=peer).allowed_by(
+        rules
+    )
+
+
+@given(granted(), st.frozensets(st.sampled_from(["mia", "tom"])), st.frozensets(st.sampled_from([5, 1000])))
+def test_law_4_being_somebodys_subordinate_never_grants(
+    case: Case, owner_names: frozenset[str], owner_uids: frozenset[int]
+) -> None:
+    rules, situation = case
+    alone = replace(situation.peer, owner_names=frozenset(), owner_uids=frozenset())
+    owned = replace(alone, owner_names=owner_names, owner_uids=owner_uids)
+    assert replace(situation, peer=owned).allowed_by(rules) <= replace(situation, peer=alone).allowed_by(
         rules
     )
 
