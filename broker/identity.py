@@ -9,20 +9,23 @@ import errno
 import grp
 import os
 import pwd
-import select
 import socket
 import struct
 import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from broker.homes import Homes
 from broker.introduction import Introduction
 from broker.limits import ACCOUNT_RETRY_SECONDS, GROUPS_PER_CLIENT
+from broker.process import known_exe, process_of
+from broker.subordinates import Subordinates
 from policy import Peer, Policy
 from sandboxed.syscalls import getsockopt_bytes
 
-_SO_PEERGROUPS = 59  # asm-generic/socket.h; Python has no name for them
-_SO_PEERPIDFD = 77
+_SO_PEERSEC = 31  # asm-generic/socket.h; Python has no name for them
+_SO_PEERGROUPS = 59
+_LABEL_BYTES = 1024  # as much as Python reads; a longer label is not known
 
 _UCRED = struct.Struct("iII")
 _ALL_IDS = 4294967295
@@ -36,6 +39,7 @@ class Accounts:
     """
 
     def __init__(self, policy: Policy, clock: Callable[[], float] = time.monotonic) -> None:
+        self.policy = policy
         self._clock = clock
         self._uids: dict[str, int] = {}
         self._gids: dict[str, int] = {}
@@ -44,6 +48,7 @@ class Accounts:
         self._next_try = 0.0
         self.needs_accounts = policy.needs_accounts
         self.needs_account_groups = policy.needs_account_groups
+        self.variables = policy.variables
 
     def users(self, uid: int) -> frozenset[str]:
         """Those of the policy's user names that are `uid`."""
@@ -84,6 +89,13 @@ class IdentityReader:
     def __init__(self, accounts: Accounts) -> None:
         self._accounts = accounts
         self._overflow_uid, self._overflow_gid = _overflow_ids()
+        self._subordinates = Subordinates() if accounts.policy.needs_owners else None
+        self._homes = Homes() if "home" in accounts.variables else None
+
+    def close(self) -> None:
+        """Close what the reader holds."""
+        if self._homes is not None:
+            self._homes.close()
 
     def of_connection(self, connection: socket.socket, socket_name: str) -> Introduction:
         """The connector of `connection`, which came by the socket of that name. Raises OSError."""
@@ -92,11 +104,19 @@ class IdentityReader:
         )
         supplementary = _peer_groups(connection)
         shown: dict[str, Any] = {"uid": uid, "gid": gid, "pid": pid, "socket": socket_name}
-        exe = _executable(connection, pid)
-        if exe is not None:
-            shown["exe"] = exe
+        policy = self._accounts.policy
+        process = process_of(connection, pid, policy.needs_units)
+        if process.exe is not None:
+            shown["exe"] = process.exe
+        if process.unit:
+            shown["unit"] = process.unit
         gids = None if supplementary is None else frozenset({gid, *supplementary})
-        return Introduction(self.peer(uid, gids, socket_name), uid, shown)
+        peer = self.peer(uid, gids, socket_name)._replace(
+            unit=process.unit,
+            exe=known_exe(process) if policy.needs_exes else None,
+            label=_label(connection) if policy.needs_labels else None,
+        )
+        return Introduction(peer, uid, shown)
 
     def of_child(self, uid: int, gid: int, groups: Iterable[int], pid: int) -> Introduction:
         """The one program of an embedded broker, which its own parent introduces."""
@@ -122,7 +142,29 @@ class IdentityReader:
             _has_account(uid) if accounts.needs_accounts else None,
             socket_name,
             embedded,
-        )
+            *self._variables(uid),
+        )._replace(**self._owners(uid))
+
+    def _owners(self, uid: int) -> dict[str, Any]:
+        """Whose subordinate uids it is among, if the policy asks for that."""
+        if self._subordinates is None:
+            return {}
+        names, uids = self._subordinates.owners(uid)
+        named = frozenset().union(*map(self._accounts.users, uids or ()))
+        # Only names that a rule mentions tell peers apart.
+        mentioned = None if names is None else named | names & self._accounts.policy.user_names
+        return {"owner_names": mentioned, "owner_uids": uids}
+
+    def _variables(self, uid: int) -> tuple[str | None, str | None]:
+        """The name and the home of the uid's account, as far as the policy asks for them."""
+        if self._accounts.variables.isdisjoint(("user", "home")):
+            return None, None
+        try:
+            account = pwd.getpwuid(uid)
+        except (KeyError, OSError):
+            return None, None
+        home = self._homes.checked(account.pw_dir, uid) if self._homes else None
+        return _encodable(account.pw_name), home
 
 
 def _peer_groups(connection: socket.socket) -> tuple[int, ...] | None:
@@ -141,31 +183,22 @@ def _peer_groups(connection: socket.socket) -> tuple[int, ...] | None:
     return struct.unpack(f"{len(data) // 4}I", data)
 
 
-def _executable(connection: socket.socket, pid: int) -> str | None:
-    """The file that the connector runs now, for the audit only; None when it has ended.
-
-    A pid may be another process's by now. The pidfd (Linux 6.5) is the connector itself: while it can
-    still be signalled, the pid was its own.
-    """
+def _label(connection: socket.socket) -> str | None:
+    """The connector's label by the kernel's security module; None where there is none that gives labels."""
     try:
-        pidfd = struct.unpack("i", connection.getsockopt(socket.SOL_SOCKET, _SO_PEERPIDFD, 4))[0]
+        data = connection.getsockopt(socket.SOL_SOCKET, _SO_PEERSEC, _LABEL_BYTES)
     except OSError:
         return None
+    return data.rstrip(b"\0").decode("utf-8", "backslashreplace") or None
+
+
+def _encodable(name: str) -> str | None:
+    """`name`, if it is text that encodes to UTF-8: no path with anything else is ever asked for."""
     try:
-        exe = os.readlink(b"/proc/%d/exe" % pid)
-        if not _lives(pidfd):
-            return None
-        return exe.decode("utf-8", "backslashreplace")
-    except OSError:
+        name.encode()
+    except UnicodeEncodeError:
         return None
-    finally:
-        os.close(pidfd)
-
-
-def _lives(pidfd: int) -> bool:
-    ended = select.poll()
-    ended.register(pidfd, select.POLLIN)
-    return not ended.poll(0)
+    return name
 
 
 def _account_groups(uid: int) -> frozenset[int] | None:

@@ -15,7 +15,9 @@ one that was decided on.
 import errno
 import os
 import stat
+import time
 import weakref
+from collections.abc import Callable
 
 from broker.answers import reply_tail
 from broker.hotpath import expected, open_same
@@ -49,9 +51,10 @@ _FORCED = os.O_CLOEXEC | os.O_NOCTTY
 class Opener:
     """Opens by one policy. `Opener.open` never waits; `open_slowly` may, and belongs in a process of its own."""
 
-    def __init__(self, policy: Policy) -> None:
-        """Raises OSError where /proc is not mounted."""
+    def __init__(self, policy: Policy, clock: Callable[[], float] = time.time) -> None:
+        """`clock` gives seconds since 1970. Raises OSError where /proc is not mounted."""
         self._policy = policy
+        self._clock = clock
         self._walker = Walker()
         # Devices count from the broker's own /dev: the file system that its kernel fills.
         self._device_systems = _device_systems()
@@ -94,7 +97,7 @@ class Opener:
         return self._open(plan, may_block=True)
 
     def _open(self, plan: Plan, may_block: bool) -> Outcome:
-        considered = self._policy.consider(plan.request, plan.peer)
+        considered = self._policy.consider(plan.request, plan.peer, self._clock())
         if considered.refusal is not None:
             return refused(considered.refusal)
         try:
@@ -111,7 +114,7 @@ class Opener:
 
     def _not_found(self, plan: Plan, failure: WalkFailed) -> Outcome:
         """A walk that failed: its errno is told only where every name on it is one that the policy gives."""
-        verdict = self._policy.decide(plan.request, plan.peer, None)
+        verdict = self._policy.decide(plan.request, plan.peer, None, self._clock())
         if failure.links or not verdict.allowed:
             reason = f"{printable(failure.name)[:PATH_BYTES]}: {os.strerror(failure.errno)}"
             return Outcome("deny", reason=reason if failure.links else verdict.reason)
@@ -144,7 +147,7 @@ class Opener:
         # A link that a client could make would lead to any device of the type that it likes.
         by_id = walked.last_link and walked.link_guarded
         found = Object(path=walked.path, type=kind, names=names, last_link=by_id)
-        verdict = self._policy.decide(plan.request, plan.peer, found)
+        verdict = self._policy.decide(plan.request, plan.peer, found, self._clock())
         device = walked.status.st_rdev if kind in _DEVICES else None
         facts = Outcome("deny", rule=verdict.rule, reason=verdict.reason, path=walked.path, device=device)
         if not verdict.allowed:

@@ -226,7 +226,7 @@ class Service:
 
     def _check(self, client: Client, parameters: messages.CheckParameters) -> Answer:
         rights = messages.understand_rights(parameters.access)
-        verdict = self._policy.decide(Request(parameters.path, rights), client.peer, None)
+        verdict = self._policy.decide(Request(parameters.path, rights), client.peer, None, time.time())
         values: dict[str, Any] = {
             "path": parameters.path[:PATH_BYTES],
             "access": rights_words(rights),
@@ -269,7 +269,7 @@ class Service:
                 "access": rights_words(rule.rights),
                 "types": sorted(kind.value for kind in rule.types or ()),
             }
-            for rule in self._policy.describe(peer)
+            for rule in self._policy.describe(peer, time.time())
         ]
         shown = {
             "uid": client.uid,

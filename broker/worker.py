@@ -14,10 +14,10 @@ from collections.abc import Callable
 import msgspec
 
 from broker.connection import WATCHED, Connection, Shared, State
+from broker.endings import opener_for
 from broker.helpers import Helpers
 from broker.introduction import AUDIT_FAILS, AUDIT_WORKS, INTRODUCTION_BYTES, READY, Introduction
 from broker.limits import CONNECTIONS, CONNECTIONS_PER_UID, RESERVED_FDS
-from broker.opener import Opener
 from broker.records import AuditPipe
 from broker.service import Service
 from policy import Policy
@@ -36,7 +36,7 @@ class Worker:
         """Take over `control`, the connection to the supervisor, and `audit`, the writing end of its pipe."""
         self._control = control
         self._epoll = select.epoll()
-        self._opener = Opener(policy)
+        self._opener = opener_for(policy)
         self._helpers = Helpers(self._opener, policy, time.monotonic)
         self._service = Service(policy, self._opener, AuditPipe(audit))
         self._shared = Shared(self._service, self._opener, self._helpers, self._watch_helper)

@@ -4,7 +4,7 @@ Each condition is true, false, or unknown where the fact could not be determined
 where a match would widen what a peer may do (an allow's clients, a deny's exception), and as true where it
 would narrow it (a deny's clients, an allow's exception). A process can drop groups to escape a deny, so a
 group counts as the kernel tells it where that widens, and as the kernel or the account database tells it
-where it narrows.
+where it narrows. Likewise a user's subordinate uids count as that user where it narrows, and nowhere else.
 
 Finding the facts is the broker's task.
 """
@@ -39,6 +39,20 @@ class Peer(NamedTuple):
     """The name of the socket it came by."""
     embedded: bool = False
     """Whether it is the one program of an embedded broker."""
+    account_name: str | None = None
+    """What the account database calls that uid: `${user}`."""
+    home: str | None = None
+    """The home directory of that account, if it belongs to that uid and no link leads there: `${home}`."""
+    unit: str | None = None
+    """The system manager's unit that it belongs to; "" for none."""
+    exe: str | None = None
+    """The path of the file that it ran when it was accepted."""
+    label: str | None = None
+    """Its label, by the kernel's security module."""
+    owner_names: frozenset[str] | None = frozenset()
+    """The account names of the users among whose subordinate uids that uid is."""
+    owner_uids: frozenset[int] | None = frozenset()
+    """The uids of those."""
 
 
 class Client(NamedTuple):
@@ -51,6 +65,17 @@ class Client(NamedTuple):
     sockets: frozenset[str] | None = None
     any_account: bool = False
     """The word `any`: every uid that has an account, and the program of an embedded broker."""
+    units: frozenset[str] | None = None
+    exes: frozenset[str] | None = None
+    labels: frozenset[str] | None = None
+
+    @property
+    def is_exe_alone(self) -> bool:
+        """Whether nothing but the program is asked for: any process can run that, and others later."""
+        rest = self._replace(exes=None)
+        if rest.sockets is not None and DEFAULT_SOCKET in rest.sockets:
+            rest = rest._replace(sockets=None)  # everybody reaches that one
+        return self.exes is not None and rest == Client()
 
     def certainly_matches(self, peer: Peer) -> bool:
         """Tell whether every condition is known to hold: for where a match widens."""
@@ -61,13 +86,24 @@ class Client(NamedTuple):
             and (self.gids is None or _numbered(self.gids, peer.gids) is True)
             and (self.sockets is None or peer.socket in self.sockets)
             and (not self.any_account or peer.embedded or peer.has_account is True)
+            and (self.units is None or _is_among(self.units, peer.unit) is True)
+            and (self.exes is None or _is_among(self.exes, peer.exe) is True)
+            and (self.labels is None or _is_among(self.labels, peer.label) is True)
         )
 
     def possibly_matches(self, peer: Peer) -> bool:
         """Tell whether no condition is known to fail: for where a match narrows."""
         return (
-            (self.users is None or _named(self.users, peer.user_names) is not False)
-            and (self.uids is None or _numbered(self.uids, _only(peer.uid)) is not False)
+            (
+                self.users is None
+                or _named(self.users, peer.user_names) is not False
+                or _named(self.users, peer.owner_names) is not False
+            )
+            and (
+                self.uids is None
+                or _numbered(self.uids, _only(peer.uid)) is not False
+                or _numbered(self.uids, peer.owner_uids) is not False
+            )
             and (
                 self.groups is None
                 or _named(self.groups, peer.group_names) is not False
@@ -80,6 +116,9 @@ class Client(NamedTuple):
             )
             and (self.sockets is None or peer.socket in self.sockets)
             and (not self.any_account or peer.embedded or peer.has_account is not False)
+            and (self.units is None or _is_among(self.units, peer.unit) is not False)
+            and (self.exes is None or _is_among(self.exes, peer.exe) is not False)
+            and (self.labels is None or _is_among(self.labels, peer.label) is not False)
         )
 
 
@@ -112,6 +151,10 @@ def deny_concerns(clients: Clients, exceptions: Clients, peer: Peer) -> bool:
 
 def _only(number: int | None) -> tuple[int, ...] | None:
     return None if number is None else (number,)
+
+
+def _is_among(wanted: frozenset[str], known: str | None) -> bool | None:
+    return None if known is None else known in wanted
 
 
 def _named(wanted: frozenset[str], known: frozenset[str] | None) -> bool | None:

@@ -10,19 +10,22 @@ The laws that are enforced here:
   name of the object is among its paths and not among its exceptions.
 - /dev/tty, /dev/fd and /dev/std* mean something else for the broker than for the peer: an allow must name
   them literally.
-- What is unknown never widens.
+- A rule that is over is as if it were not there.
+- What is unknown never widens, the time included.
 
 Verdicts depend on nothing but the arguments. Out of scope: walking paths, and whether the object that is
 opened is the one that was described.
 """
 
+from bisect import bisect_right
 from collections.abc import Iterable, Mapping
 
 from .clients import Client, Peer
 from .lookup import Entry, RuleLookup
 from .paths import shape_fault, split
 from .problems import shown
-from .rules import DENY, Consideration, Object, Request, Rule, SocketDeclaration, Verdict
+from .rules import ALLOW, DENY, Consideration, Object, Request, Rule, SocketDeclaration, Verdict
+from .variables import certainly, possibly, variables_of
 from .words import NO_RIGHTS, FileType, Rights, rights_words, with_implied, with_implying, without_implied
 
 _OWN_TO_EACH_PROCESS = frozenset(("/dev/tty", "/dev/fd", "/dev/stdin", "/dev/stdout", "/dev/stderr"))
@@ -46,31 +49,65 @@ class Policy:
         """Every user name that a rule mentions."""
         self.group_names = frozenset(name for client in mentioned for name in client.groups or ())
         """Every group name that a rule mentions."""
+        self.variables = frozenset(
+            name
+            for rule in self.rules
+            for pattern in rule.paths + rule.except_paths
+            for name in pattern.variables
+        )
+        """The names of the variables that a rule's paths hold."""
+        self.needs_units = any(client.units is not None for client in mentioned)
+        """Whether a rule says `unit`, so that Peer.unit is looked at; the same for the next two."""
+        self.needs_exes = any(client.exes is not None for client in mentioned)
+        self.needs_labels = any(client.labels is not None for client in mentioned)
         self.needs_accounts = any(client.any_account for client in mentioned)
         """Whether a rule says `any`, so that Peer.has_account is looked at."""
+        self.needs_owners = any(
+            client.users is not None or client.uids is not None
+            for rule in self.rules
+            for client in _narrowing(rule)
+        )
+        """Whether a rule narrows by user, so that it is looked at whose subordinate a uid is."""
         self.needs_account_groups = any(
             _has_groups(client) for rule in self.rules for client in _narrowing(rule)
         )
         """Whether a rule narrows by group, so that the account database's groups are looked at."""
+        self.ends: tuple[int, ...] = tuple(
+            sorted({rule.until for rule in self.rules if rule.until is not None})
+        )
+        """Every moment at which a rule ends, in seconds since 1970."""
         self._lookup = RuleLookup(self.rules)
 
-    def consider(self, request: Request, peer: Peer) -> Consideration:
-        """Judge by the asked path alone, so that nothing is touched for a request that cannot be allowed."""
+    def same_around(self, now: float) -> tuple[float, float]:
+        """Return the span around `now` in which the time changes no verdict: its first moment, and the next span's."""
+        place = bisect_right(self.ends, now)
+        return (
+            self.ends[place - 1] if place else float("-inf"),
+            self.ends[place] if place < len(self.ends) else float("inf"),
+        )
+
+    def consider(self, request: Request, peer: Peer, now: float | None = None) -> Consideration:
+        """Judge by the asked path alone, so that nothing is touched for a request that cannot be allowed.
+
+        `now` is in seconds since 1970, here and below; None is an unknown time, which never grants.
+        """
         needed, optional = _wanted(request)
         refusal = _malformed(request.path, needed)
         if refusal is not None:
             return Consideration(refusal)
-        denies = self._matching_denies(request.path, peer, None, needed)
+        denies = self._matching_denies(request.path, peer, None, needed, now)
         if denies:
             return Consideration(_denied_by(denies[0]))
-        candidates = self._candidates(request.path, peer, needed)
+        candidates = self._candidates(request.path, peer, needed, now)
         if not candidates:
-            return Consideration(self._default(request.path, peer, needed))
+            return Consideration(self._default(request.path, peer, needed, now))
         roots = [entry.pattern.literal_root for entry in candidates if entry.pattern is not None]
-        literals = self._lookup.deny_literals(peer, needed | optional)
-        return Consideration(None, max(roots, key=len), _with_literal_exceptions(literals, candidates))
+        literals = self._lookup.deny_literals(peer, needed | optional, now)
+        return Consideration(None, max(roots, key=len), _with_literal_exceptions(literals, candidates, peer))
 
-    def decide(self, request: Request, peer: Peer, object: Object | None) -> Verdict:
+    def decide(
+        self, request: Request, peer: Peer, object: Object | None, now: float | None = None
+    ) -> Verdict:
         """Return the verdict for `object`, which the asked path led to.
 
         Without an object the verdict is lexical, for a client that wants to know what it may ask for: a deny
@@ -81,61 +118,75 @@ class Policy:
         if refusal is not None:
             return refusal
         denied = 0
-        for rule in self._matching_denies(request.path, peer, object, needed | optional):
+        for rule in self._matching_denies(request.path, peer, object, needed | optional, now):
             denied |= int(rule.rights)
             if denied & needed:
                 return _denied_by(rule)
-        allows = self._candidates(request.path, peer, needed)
+        allows = self._candidates(request.path, peer, needed, now)
         if not allows:
-            return self._default(request.path, peer, needed)
+            return self._default(request.path, peer, needed, now)
         if object is not None:
-            allows = self._matching_object(allows, object)
+            allows = self._matching_object(allows, object, peer)
             if not allows:
                 return _lacking(needed, f"none matches what the path leads to, {_seen(object)}")
         return _granted(allows, needed, optional & ~with_implying(denied))
 
-    def describe(self, peer: Peer) -> list[Rule]:
+    def describe(self, peer: Peer, now: float | None = None) -> list[Rule]:
         """Return the allows that are for `peer`, by id; whether one of them gives depends on the object."""
-        return self._lookup.allows_for(peer)
+        allows = [_as_read_by(peer, rule) for rule in self._lookup.allows_for(peer) if not rule.is_over(now)]
+        return [rule for rule in allows if rule.paths]
 
-    def _candidates(self, path: str, peer: Peer, needed: int) -> list[Entry]:
+    def _candidates(self, path: str, peer: Peer, needed: int, now: float | None) -> list[Entry]:
         """Return the allows that give the needed rights to `peer` for the asked path."""
         return [
             entry
-            for entry in self._allows_naming(path)
-            if not needed & ~entry.rights and not _is_excepted(entry.rule, (path,)) and entry.admits(peer)
+            for entry in self._allows_naming(path, peer)
+            if not needed & ~entry.rights
+            and not entry.rule.is_over(now)
+            and not _is_excepted(entry.rule, (path,), peer)
+            and entry.admits(peer)
         ]
 
-    def _allows_naming(self, path: str) -> list[Entry]:
-        entries = self._lookup.allows_at(path)
+    def _allows_naming(self, path: str, peer: Peer) -> list[Entry]:
+        entries = self._lookup.allows_at(path, peer)
         return [entry for entry in entries if entry.is_literal] if _is_own_to_each_process(path) else entries
 
-    def _matching_denies(self, path: str, peer: Peer, object: Object | None, rights: int) -> list[Rule]:
+    def _matching_denies(
+        self, path: str, peer: Peer, object: Object | None, rights: int, now: float | None
+    ) -> list[Rule]:
         """Return the denies that list one of `rights` and match, by id; without an object those that must."""
         found: dict[str, Rule] = {}
         names = (path,) if object is None else dict.fromkeys((path, object.path, *object.names))
         for name in names:
             for rule, listed, _ in self._lookup.denies_at(name, peer):
-                if listed & rights and _denies_type(rule, object) and not _is_excepted(rule, (name,)):
+                if (
+                    listed & rights
+                    and not rule.is_over(now)
+                    and _denies_type(rule, object)
+                    and not _is_excepted(rule, (name,), peer)
+                ):
                     found[rule.id] = rule
         return [found[id] for id in sorted(found)]
 
-    def _matching_object(self, candidates: list[Entry], object: Object) -> list[Entry]:
+    def _matching_object(self, candidates: list[Entry], object: Object, peer: Peer) -> list[Entry]:
         """Return those of `candidates` that match what the asked path led to as well."""
-        by_resolved_path = {entry.rule.id for entry in self._allows_naming(object.path)}
+        by_resolved_path = {entry.rule.id for entry in self._allows_naming(object.path, peer)}
         return [
             entry
             for entry in candidates
             if object.type in (entry.rule.types or ())
             and (entry.rule.id in by_resolved_path or _is_link_to_device(entry, object))
-            and not _is_excepted(entry.rule, (object.path, *object.names))
+            and not _is_excepted(entry.rule, (object.path, *object.names), peer)
         ]
 
-    def _default(self, path: str, peer: Peer, needed: int) -> Verdict:
+    def _default(self, path: str, peer: Peer, needed: int, now: float | None) -> Verdict:
         """Return the refusal for want of an allow, and say how far the nearest ones came."""
-        named = self._allows_naming(path)
+        named = self._allows_naming(path, peer)
         if not named:
             return _lacking(needed, "none names this path")
+        named = [entry for entry in named if not entry.rule.is_over(now)]
+        if not named:
+            return _lacking(needed, "those that name this path are over")
         if not any(entry.admits(peer) for entry in named):
             return _lacking(needed, "none that names this path is for this client")
         return _lacking(needed)
@@ -166,11 +217,28 @@ def _is_own_to_each_process(path: str) -> bool:
     return path in _OWN_TO_EACH_PROCESS or path.startswith(_OWN_DIRECTORY)
 
 
-def _is_excepted(rule: Rule, names: Iterable[str]) -> bool:
-    """Tell whether one of `names` is among the exceptions of `rule`."""
+def _is_excepted(rule: Rule, names: Iterable[str], peer: Peer) -> bool:
+    """Tell whether one of `names` is among the exceptions of `rule`: an allow's may be, a deny's must be."""
     if not rule.except_paths:
         return False
-    return any(pattern.matches(split(name)) for name in names for pattern in rule.except_paths)
+    paths = [split(name) for name in names]
+    for pattern in rule.except_paths:
+        if pattern.variables:
+            expand = possibly if rule.action == ALLOW else certainly
+            meant = expand(pattern, variables_of(peer))
+        else:
+            meant = pattern
+        if meant is not None and any(meant.matches(path) for path in paths):
+            return True
+    return False
+
+
+def _as_read_by(peer: Peer, rule: Rule) -> Rule:
+    """Return `rule`, an allow, with the variables in its paths expanded; what cannot be is left out."""
+    variables = variables_of(peer)
+    paths = [certainly(one, variables) if one.variables else one for one in rule.paths]
+    exceptions = [certainly(one, variables) or one if one.variables else one for one in rule.except_paths]
+    return rule._replace(paths=tuple(one for one in paths if one is not None), except_paths=tuple(exceptions))
 
 
 def _denies_type(rule: Rule, object: Object | None) -> bool:
@@ -193,10 +261,16 @@ def _is_link_to_device(entry: Entry, object: Object) -> bool:
     )
 
 
-def _with_literal_exceptions(deny_literals: tuple[str, ...], candidates: list[Entry]) -> tuple[str, ...]:
+def _with_literal_exceptions(
+    deny_literals: tuple[str, ...], candidates: list[Entry], peer: Peer
+) -> tuple[str, ...]:
     """Add the literal exceptions of the candidates: an object stays excepted under another name."""
-    patterns = [pattern for entry in candidates for pattern in entry.rule.except_paths]
-    exceptions = [pattern.text for pattern in patterns if pattern.literal]
+    patterns = [
+        certainly(pattern, variables_of(peer)) if pattern.variables else pattern
+        for entry in candidates
+        for pattern in entry.rule.except_paths
+    ]
+    exceptions = [pattern.text for pattern in patterns if pattern is not None and pattern.literal]
     return tuple(dict.fromkeys((*deny_literals, *exceptions))) if exceptions else deny_literals
 
 

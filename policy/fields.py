@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from .clients import IdRange
+from .moments import MomentError, parse_moment
 from .nodes import Mapping as MappingNode
 from .nodes import Node, Scalar, Sequence, Unreadable
 from .paths import shape_fault
@@ -40,6 +41,7 @@ _ACCOUNT = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*\$?")
 # Words of the language: whoever writes them as an account means the word.
 _NOT_AN_ACCOUNT = frozenset(("any", "all"))
 _ID_RANGE = re.compile(r"(0|[1-9][0-9]{0,9})(?:-(0|[1-9][0-9]{0,9}))?")
+_UNIT = re.compile(r"[A-Za-z0-9:_.\\@-]{1,240}\.(?:service|scope|socket|mount|swap)")
 _MODE = re.compile(r"0?[0-7]{3}")
 _NUMBER = re.compile(r"0|[1-9][0-9]{0,17}")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,254}")
@@ -177,6 +179,11 @@ def id_range(node: Node, what: str, report: FileReport) -> IdRange | None:
     return first, last
 
 
+def unit(node: Node, what: str, report: FileReport) -> str | None:
+    """Read the name of a unit that processes belong to: slices hold units, and other types hold none."""
+    return _matching(_UNIT, "a unit's whole name as in web.service, no slice", node, what, report)
+
+
 def mode(node: Node, what: str, report: FileReport) -> int | None:
     """Read the permission bits of a socket, always octal."""
     found = _matching(_MODE, "three octal digits as in 0660", node, what, report)
@@ -206,6 +213,18 @@ def path_pattern(node: Node, what: str, report: FileReport) -> PathPattern | Non
         return parse_pattern(found)
     except PatternError as error:
         report.at(node, f"{what} has {shown(found)}: {error}")
+        return None
+
+
+def moment(node: Node, what: str, report: FileReport) -> int | None:
+    """Read a moment, in seconds since 1970."""
+    found = text(node, what, report)
+    if found is None:
+        return None
+    try:
+        return parse_moment(found)
+    except MomentError as error:
+        report.at(node, f"{what} is {shown(found)}: {error}")
         return None
 
 

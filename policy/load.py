@@ -12,7 +12,7 @@ from typing import NamedTuple, TypeVar
 from .clients import DEFAULT_SOCKET, Client, Clients
 from .decide import Policy
 from .problems import FileReport, PolicyError, Report, did_you_mean
-from .rules import Rule, SocketDeclaration, Source
+from .rules import ALLOW, Rule, SocketDeclaration, Source
 from .schema import ClientDeclaration, ClientReference, Declarations, Named, RuleDeclaration, read_source
 from .tiers import MaskedRule, Redefinition, Tiers, counting, rule_id
 
@@ -90,6 +90,22 @@ class _Linker:
 
     def _linked_rule(self, rule: RuleDeclaration) -> Rule:
         name = rule.name or Named("", rule.position)  # without a name the set does not load
+        linked = self._linked(rule, name)
+        widening, what = (
+            (linked.clients, "clients of an allow")
+            if linked.action == ALLOW
+            else (linked.except_clients, "exceptions of a deny")
+        )
+        if any(client.is_exe_alone for client in widening):
+            told = (
+                f"rule {name.text!r}: 'exe' alone never chooses the {what}: any process can run that program"
+            )
+            self._report.add(
+                rule.position, f"{told}, expected user, group, unit, label or another condition beside it"
+            )
+        return linked
+
+    def _linked(self, rule: RuleDeclaration, name: Named) -> Rule:
         return Rule(
             rule_id(name),
             rule.position.file,
@@ -102,6 +118,7 @@ class _Linker:
             rule.except_paths,
             self._linked_clients(rule.clients),
             self._linked_clients(rule.except_clients),
+            rule.until,
         )
 
     def _linked_clients(self, references: Iterable[ClientReference]) -> Clients:
@@ -124,6 +141,9 @@ class _Linker:
             declared.gids,
             _names(socket.text for socket in declared.sockets) if declared.sockets is not None else None,
             declared.any_account,
+            _names(declared.units),
+            _names(declared.exes),
+            _names(declared.labels),
         )
 
     def _known(self, named: Named, declared: Mapping[str, Declared], what: str) -> Declared | None:

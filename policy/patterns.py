@@ -6,6 +6,8 @@
 - There are no escapes: `[*]` matches a star. What other languages of patterns would read differently
   (a backslash, `[^…]`, `[:class:]`, `{a,b}`) is an error and never a literal, since a deny that silently
   matches nothing is a hole.
+- `${user}`, `${uid}` and `${home}` stand for facts about the peer: see `variables`. A pattern with one of them
+  matches nothing until it is expanded.
 - Matching never backtracks over more than one `*`: the path is a client's, and must not cost the broker time.
 """
 
@@ -18,11 +20,18 @@ from .paths import shape_fault, split
 from .problems import shown
 
 RECURSIVE = "**"
+VARIABLE = re.compile(r"\$\{(user|uid|home)\}")
+HOME = "${home}"
+_VARIABLES = "${user}, ${uid} and ${home}"
 
 # Distinct components of patterns that are kept, so that rules which share one share its compiled form.
 _KEPT_COMPONENTS = 65_536
 
 _WILD = re.compile(r"[*?\[]")
+_OPEN = re.compile(r"[*?\[]|\$\{")  # where a pattern ceases to be literal
+
+# No path has an empty component, so this matches none.
+_NOTHING = ("",)
 
 
 class PatternError(ValueError):
@@ -63,17 +72,22 @@ class PathPattern(NamedTuple):
     """Without a last `**`: literals as text, the others as Glob."""
     recursive: bool
     """Whether it ends with `/**`."""
+    variables: frozenset[str] = frozenset()
+    """The names of those that are still to be expanded."""
+    expanded: bool = False
+    """Whether there were variables in it."""
 
     @property
     def literal(self) -> bool:
         """Whether it means exactly one path."""
-        return _WILD.search(self.text) is None
+        return not self.variables and _WILD.search(self.text) is None
 
     @property
     def literal_root(self) -> str:
         """The deepest directory that it names literally: "/srv" for "/srv/**" and for "/srv/x"."""
-        wild = _WILD.search(self.text)
-        return self.text[: self.text.rindex("/", 0, wild.start() if wild else None)] or "/"
+        end = _OPEN.search(self.text)
+        slash = self.text.rfind("/", 0, end.start() if end else None)
+        return self.text[:slash] if slash > 0 else "/"
 
     def matches(self, components: Sequence[str]) -> bool:
         """Tell whether the path of these components matches."""
@@ -88,13 +102,13 @@ class PathPattern(NamedTuple):
 
 def parse_pattern(text: str) -> PathPattern:
     """Return the pattern that `text` is. Raises PatternError with what is wrong about it."""
+    if "${" in text:
+        return _parse_with_variables(text)
     fault = shape_fault(text)
     if fault:
         raise PatternError(fault)
     if "\\" in text:
         raise PatternError("a backslash is not allowed: there are no escapes, '[*]' matches a star")
-    if "${" in text:
-        raise PatternError("'${…}' is not available in this version")
     if not text.isprintable():
         hidden = next(character for character in text if not character.isprintable())
         raise PatternError(f"the character {hidden!r} does not show: write '?' for it")
@@ -103,6 +117,22 @@ def parse_pattern(text: str) -> PathPattern:
     parts = split(text)
     recursive = parts[-1] == RECURSIVE
     return PathPattern(text, tuple(map(_component, parts[:-1] if recursive else parts)), recursive)
+
+
+def _parse_with_variables(text: str) -> PathPattern:
+    """Return the pattern, which matches nothing yet. What it can be blamed for is told whoever will ask."""
+    for start in re.finditer(r"\$\{[^/}]*\}?", text):
+        if not VARIABLE.fullmatch(start.group()):
+            raise PatternError(f"unknown variable {shown(start.group())}, expected one of {_VARIABLES}")
+    below = text.removeprefix(HOME)
+    if HOME in below or (below != text and below and below[0] != "/"):
+        raise PatternError("'${home}' stands only at the start, as '${home}/…'")
+    for part in below.split("/"):
+        if any(len(token) > 1 and "\0" in token for token in _tokens(VARIABLE.sub("\0", part))):
+            raise PatternError(f"a variable inside '[…]' is not allowed, in {shown(part)}")
+    example = VARIABLE.sub("x", below)
+    parsed = parse_pattern(example if below == text else f"/x/x{example}")
+    return PathPattern(text, _NOTHING, parsed.recursive, frozenset(VARIABLE.findall(text)))
 
 
 @lru_cache(_KEPT_COMPONENTS)

@@ -1,4 +1,4 @@
-"""The values that go into a decision and come out of it. They hold no logic; `decide` has it."""
+"""The values that go into a decision and come out of it. They hold next to no logic; `decide` has it."""
 
 from typing import NamedTuple
 
@@ -48,6 +48,14 @@ class Rule(NamedTuple):
     clients: Clients
     """None in a deny is everybody."""
     except_clients: Clients
+    until: int | None = None
+    """The moment, in seconds since 1970, from which on the rule is as if it were not there."""
+
+    def is_over(self, now: float | None) -> bool:
+        """Tell whether the rule ended. At an unknown time an allow did and a deny did not."""
+        if self.until is None:
+            return False
+        return self.action == ALLOW if now is None else now >= self.until
 
 
 class Request(NamedTuple):

@@ -45,6 +45,9 @@ class ClientDeclaration(NamedTuple):
     gids: tuple[IdRange, ...] | None = None
     sockets: tuple[Named, ...] | None = None
     any_account: bool = False
+    units: tuple[str, ...] | None = None
+    exes: tuple[str, ...] | None = None
+    labels: tuple[str, ...] | None = None
 
 
 ClientReference = Named | ClientDeclaration
@@ -63,6 +66,7 @@ class RuleDeclaration(NamedTuple):
     except_paths: tuple[PathPattern, ...]
     clients: tuple[ClientReference, ...]
     except_clients: tuple[ClientReference, ...]
+    until: int | None = None
 
 
 class Declarations:
@@ -158,11 +162,18 @@ def _declared_name(key: Scalar, what: str, reserved: str, report: FileReport) ->
 
 
 def _client(node: Node, what: str, report: FileReport) -> ClientDeclaration | None:
-    values = fields.mapping(_CLIENT, _CLIENT_LATER, node, what, report)
+    values = fields.mapping(_CLIENT, frozenset(), node, what, report)
     if values is None:
         return None
     return ClientDeclaration(
-        values.get("user"), values.get("uid"), values.get("group"), values.get("gid"), values.get("socket")
+        values.get("user"),
+        values.get("uid"),
+        values.get("group"),
+        values.get("gid"),
+        values.get("socket"),
+        units=values.get("unit"),
+        exes=values.get("exe"),
+        labels=values.get("label"),
     )
 
 
@@ -238,6 +249,7 @@ def _rule(key: Scalar, node: Node, declarations: Declarations, report: FileRepor
             values.get("except_paths") or (),
             values.get("clients") or (),
             values.get("except_clients") or (),
+            values.get("until"),
         )
     )
 
@@ -275,8 +287,10 @@ _CLIENT: Mapping[str, fields.Field[Any]] = {
     "group": fields.any_of(fields.account),
     "gid": fields.any_of(fields.id_range),
     "socket": fields.any_of(_reference),
+    "unit": fields.any_of(fields.unit),
+    "exe": fields.any_of(fields.literal_path),
+    "label": fields.any_of(fields.line),
 }
-_CLIENT_LATER = frozenset(("unit", "label", "exe"))
 
 _SOCKET: Mapping[str, fields.Field[Any]] = {
     "path": fields.socket_path,
@@ -294,11 +308,12 @@ _RULE: Mapping[str, fields.Field[Any]] = {
     "type": fields.any_of(fields.word({kind.value: kind for kind in FileType})),
     "paths": fields.any_of(fields.path_pattern),
     "except_paths": fields.any_of(fields.path_pattern),
+    "until": fields.moment,
 }
 _RULE_LATER = frozenset(
     (
         *("device", "devices", "except_devices", "subsystem", "udev", "attrs", "seat", "addresses"),
-        *("lease", "renewable", "exclusive", "preempt", "until", "limits", "revoke", "relay", "snapshot"),
+        *("lease", "renewable", "exclusive", "preempt", "limits", "revoke", "relay", "snapshot"),
         *("serial", "tun", "create", "temporary", "flags", "as", "netns", "accept"),
     )
 )

@@ -102,6 +102,7 @@ def _serve(policy: Policy, audit: int, listeners: Sequence[Listener]) -> int:
         status = 1
     finally:
         supervisor.end()
+        reader.close()
         os.close(signals)
     return 1 if supervisor.lost_records else status
 

@@ -10,7 +10,7 @@ from support import STRANGER, as_uid, needs_root
 
 from broker.identity import Accounts, IdentityReader
 from broker.introduction import Introduction
-from policy import Policy, Source, load
+from policy import Peer, Policy, Source, load
 
 
 def policy_of(text: str) -> Policy:
@@ -93,3 +93,58 @@ def test_name_without_an_account_is_looked_up_again_later(monkeypatch: pytest.Mo
     assert accounts.users(STRANGER) == frozenset()  # not within the same second
     now[0] = 2.0
     assert accounts.users(STRANGER) == {"later"}
+
+
+# --- what variables in paths stand for -------------------------------------------------------------------
+
+VARIABLES = policy_of("  - {name: a, clients: any, allow: [read], paths: ['${home}/x', '/srv/${user}']}\n")
+
+
+def peer_of(uid: int) -> Peer:
+    reader = IdentityReader(Accounts(VARIABLES))
+    try:
+        return reader.peer(uid, frozenset(), "default")
+    finally:
+        reader.close()
+
+
+def peer_with_home(monkeypatch: pytest.MonkeyPatch, home: str, uid: int, name: str = "mia") -> Peer:
+    """The account is the one thing that is not real here: a test makes no accounts."""
+    entry = pwd.struct_passwd((name, "x", uid, uid, "", home, "/bin/false"))
+    monkeypatch.setattr(pwd, "getpwuid", lambda number: entry)
+    return peer_of(uid)
+
+
+def test_account_is_not_asked_for_name_and_home_when_no_path_holds_a_variable() -> None:
+    peer = IdentityReader(Accounts(NAMES)).peer(0, frozenset(), "default")
+    assert (peer.account_name, peer.home) == (None, None)
+
+
+def test_peer_without_an_account_has_no_name_and_no_home() -> None:
+    peer = peer_of(STRANGER)
+    assert (peer.account_name, peer.home) == (None, None)
+
+
+def test_home_is_known_when_it_is_a_directory_of_that_uid(
+    monkeypatch: pytest.MonkeyPatch, place: Path
+) -> None:
+    peer = peer_with_home(monkeypatch, str(place), os.geteuid())
+    assert (peer.account_name, peer.home) == ("mia", str(place))
+
+
+def test_home_is_unknown_when_it_is_anothers_or_no_directory_or_there_is_a_link(
+    monkeypatch: pytest.MonkeyPatch, place: Path
+) -> None:
+    (place / "home").mkdir()
+    (place / "file").touch()
+    (place / "link").symlink_to(place)
+    own = os.geteuid()
+    homes = ["file", "link", "link/home", "missing", "home/", "./home", "home/../home"]
+    for home in [f"{place}/{home}" for home in homes] + ["", "home", "/proc/self/root/tmp", "/proc/self/fd"]:
+        assert peer_with_home(monkeypatch, home, own).home is None, home
+    assert peer_with_home(monkeypatch, f"{place}/home", own + 1).home is None
+    assert peer_with_home(monkeypatch, f"{place}/home", own).home is not None
+
+
+def test_name_that_is_no_text_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert peer_with_home(monkeypatch, "/", os.geteuid(), "mi\udcff").account_name is None

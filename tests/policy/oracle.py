@@ -3,11 +3,14 @@ one but the words. It works on the text of rules; the property tests hold the re
 """
 
 import fnmatch
+import re
 from collections.abc import Sequence
 from typing import Any
 
 from policy import FileType, Object, Peer, Request, Rights, parse_rights
 
+# The moments that the strategies use, written out here once more.
+SECONDS = {"1970-01-01T00:01Z": 60, "1970-01-01T01:02+01:00": 120, "1969-12-31T23:00:59-01:01": 119}
 OWN = ("/dev/tty", "/dev/fd", "/dev/stdin", "/dev/stdout", "/dev/stderr")
 
 
@@ -15,11 +18,39 @@ def listed(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
 
 
-def path_matches(pattern: str, path: str) -> bool:
+def path_matches(pattern: str, path: str, peer: Peer, narrows: bool) -> bool:
+    """A pattern with variables is read as a regular expression, any other by fnmatch."""
+    if "${" in pattern:
+        return re.fullmatch(with_variables(pattern, peer, narrows), path, re.DOTALL) is not None
     wanted, parts = pattern.split("/"), path.split("/")
     if wanted[-1] == "**":
         wanted, parts = wanted[:-1], parts[: len(wanted) - 1] if len(parts) >= len(wanted) else [""]
     return len(wanted) == len(parts) and all(map(fnmatch.fnmatchcase, parts, wanted))
+
+
+def is_name(text: str | None) -> bool:
+    return bool(text) and text not in (".", "..") and not set(text or "") & set("/\\")
+
+
+def with_variables(pattern: str, peer: Peer, narrows: bool) -> str:
+    """Whole words are replaced, so that nothing but `*`, `?`, `[…]` and a last `/**` is left to translate."""
+    home = peer.home or ""
+    is_home = home.count("/") >= 2 and all(map(is_name, home[1:].split("/")))
+    values = {
+        "${user}": re.escape(peer.account_name or "") if is_name(peer.account_name) else None,
+        "${uid}": None if peer.uid is None else str(peer.uid),
+        "${home}": re.escape(home) if is_home else None,
+    }
+    if any(word in pattern and value is None for word, value in values.items()):
+        if not narrows:
+            return "(?!)"
+        values = {"${user}": "[^/]*", "${uid}": "[^/]*", "${home}": "/[^/]+(?:/[^/]+)+"}
+    words = re.split(r"(\$\{\w+\}|/\*\*$|\*|\?|\[[^]]+\])", pattern)
+    globs = {"*": "[^/]*", "?": "[^/]", "/**": "/.+"}
+    return "".join(
+        values.get(word) or globs.get(word) or (word if word.startswith("[") else re.escape(word))
+        for word in words
+    )
 
 
 def in_ranges(number: int, ranges: Any) -> bool:
@@ -45,14 +76,21 @@ def client_holds(client: Any, peer: Peer, narrows: bool) -> bool:
         truths = [True if peer.embedded else peer.has_account]
     else:
         uids = None if peer.uid is None else frozenset([peer.uid])
+        user_names = [peer.user_names] + ([peer.owner_names] if narrows else [])
+        all_uids = [uids] + ([peer.owner_uids] if narrows else [])
         names = [peer.group_names] + ([peer.account_group_names] if narrows else [])
         gids = [peer.gids] + ([peer.account_gids] if narrows else [])
         truths = [
-            overlap(client["user"], [peer.user_names]) if "user" in client else True,
-            overlap_ids(client["uid"], [uids]) if "uid" in client else True,
+            overlap(client["user"], user_names) if "user" in client else True,
+            overlap_ids(client["uid"], all_uids) if "uid" in client else True,
             overlap(client["group"], names) if "group" in client else True,
             overlap_ids(client["gid"], gids) if "gid" in client else True,
             peer.socket in listed(client["socket"]) if "socket" in client else True,
+            *(
+                None if known is None else known in listed(client[word])
+                for word, known in (("unit", peer.unit), ("exe", peer.exe), ("label", peer.label))
+                if word in client
+            ),
         ]
     return all(narrows if truth is None else truth for truth in truths)
 
@@ -61,19 +99,23 @@ def clients_hold(clients: list[Any], peer: Peer, narrows: bool) -> bool:
     return any(client_holds(client, peer, narrows) for client in clients)
 
 
-def any_path(patterns: Sequence[str], path: str) -> bool:
-    return any(path_matches(pattern, path) for pattern in patterns)
+def any_path(patterns: Sequence[str], path: str, peer: Peer, narrows: bool) -> bool:
+    return any(path_matches(pattern, path, peer, narrows) for pattern in patterns)
 
 
-def names(patterns: Sequence[str], path: str) -> list[str]:
+def names(patterns: Sequence[str], path: str, peer: Peer) -> list[str]:
     """Which of an allow's patterns match: only literal ones for what is each process's own."""
     literal = path in OWN or path.startswith("/dev/fd/")
-    return [one for one in patterns if path_matches(one, path) and not (literal and set(one) & set("*?["))]
+    return [
+        one
+        for one in patterns
+        if path_matches(one, path, peer, False) and not (literal and set(one) & set("*?[$"))
+    ]
 
 
 def allow_matches(rule: dict[str, Any], request: Request, peer: Peer, found: Object) -> bool:
     types = [FileType(word) for word in rule.get("type", ["file"])]
-    asked = names(rule["paths"], request.path)
+    asked = names(rule["paths"], request.path, peer)
     is_own = found.path in OWN or found.path.startswith("/dev/fd/")
     link = (
         found.last_link
@@ -86,9 +128,10 @@ def allow_matches(rule: dict[str, Any], request: Request, peer: Peer, found: Obj
     return (
         bool(asked)
         and found.type in types
-        and (bool(names(rule["paths"], found.path)) or link)
+        and (bool(names(rule["paths"], found.path, peer)) or link)
         and not any(
-            any_path(rule.get("except_paths", []), one) for one in (request.path, found.path, *found.names)
+            any_path(rule.get("except_paths", []), one, peer, narrows=True)
+            for one in (request.path, found.path, *found.names)
         )
         and clients_hold(rule["clients"], peer, narrows=False)
         and not clients_hold(rule.get("except_clients", []), peer, narrows=True)
@@ -99,8 +142,8 @@ def deny_matches(rule: dict[str, Any], request: Request, peer: Peer, found: Obje
     types = [FileType(word) for word in rule.get("type", [])]
     return (
         any(
-            ("paths" not in rule or any_path(rule["paths"], one))
-            and not any_path(rule.get("except_paths", []), one)
+            ("paths" not in rule or any_path(rule["paths"], one, peer, narrows=True))
+            and not any_path(rule.get("except_paths", []), one, peer, narrows=False)
             for one in (request.path, found.path, *found.names)
         )
         and (not types or found.type is None or found.type in types)
@@ -109,10 +152,15 @@ def deny_matches(rule: dict[str, Any], request: Request, peer: Peer, found: Obje
     )
 
 
+def still_holds(rule: dict[str, Any], now: float | None) -> bool:
+    return "until" not in rule or ("deny" in rule if now is None else now < SECONDS[rule["until"]])
+
+
 def decide(
-    rules: Sequence[dict[str, Any]], request: Request, peer: Peer, found: Object
+    texts: Sequence[dict[str, Any]], request: Request, peer: Peer, found: Object, now: float | None
 ) -> tuple[Rights, str] | None:
     """The rights that are granted and the name of the rule, or None."""
+    rules = [rule for rule in texts if still_holds(rule, now)]
     denied = Rights(0)
     for rule in rules:
         if "deny" in rule and deny_matches(rule, request, peer, found):

@@ -19,6 +19,20 @@ PATHS = [f"{directory}/{leaf}" for directory in DIRECTORIES for leaf in ("a", "b
 GLOBS = [
     f"{directory}/{glob}" for directory in DIRECTORIES for glob in ("*", "?", "[ab]", "t*", "[!a]", "**")
 ]
+MOMENTS = {"1970-01-01T00:01Z": 60, "1970-01-01T01:02+01:00": 120, "1969-12-31T23:00:59-01:01": 119}
+# With the values below they meet the paths above, or would if text from an account were a pattern.
+VARYING = [
+    "/srv/${user}",
+    "/${user}/a",
+    "/srv/[a-z]${user}",
+    "${home}/a",
+    "${home}/**",
+    "${home}",
+    "/srv/a/${uid}*",
+]
+VARYING += ["/${user}${uid}/**", "/dev/${user}", "${home}/${user}"]
+ACCOUNT_NAMES = [None, "a", "srv", "b", "*", "**", "?", "[ab]", "a/b", "..", "", "tty", "[", "]", "{a}", "\\"]
+HOMES = [None, "/srv/a", "/srv/*", "/srv", "/", "/dev", "", "/*/*", "/srv/a/", "/srv/../x"]
 CLIENTS: list[Any] = [
     {"user": "mia"},
     {"user": ["tom", "mia"]},
@@ -28,6 +42,9 @@ CLIENTS: list[Any] = [
     {"gid": "50-60"},
     {"socket": "default"},
     {"user": "mia", "group": ["lab", "adm"]},
+    {"unit": "web.service"},
+    {"label": ["web_t", "db_t"]},
+    {"exe": "/bin/a", "user": "mia"},
     "any",
 ]
 
@@ -38,7 +55,7 @@ def subsets(values: Sequence[Any], least: int, most: int) -> list[list[Any]]:
 
 # Choices from ready lists, not lists of choices: drawing is what these tests spend their time on.
 paths = st.sampled_from(PATHS)
-pattern_lists = st.sampled_from(subsets([*PATHS, *GLOBS, "/**", "/*/a", "/srv/*/b", "/*/*"], 1, 2))
+pattern_lists = st.sampled_from(subsets([*PATHS, *GLOBS, "/**", "/*/a", "/srv/*/b", "/*/*", *VARYING], 1, 2))
 client_lists = st.sampled_from(subsets(CLIENTS, 1, 2))
 optional_rights = st.sampled_from(subsets(OPEN_WORDS, 0, 4)).map(parse_rights)
 wanted_rights = st.sampled_from(subsets([*OPEN_WORDS, "append"], 1, 5)).map(parse_rights)
@@ -54,6 +71,7 @@ def rules(action: str) -> st.SearchStrategy[RuleText]:
         "except_clients": client_lists,
         "except_paths": pattern_lists,
         "type": st.sampled_from(types),
+        "until": st.sampled_from(list(MOMENTS)),
     }
     (mandatory if is_allow else optional).update(clients=client_lists, paths=pattern_lists)
     return st.fixed_dictionaries(mandatory, optional=optional)
@@ -92,19 +110,28 @@ peers = st.builds(
     has_account=st.sampled_from([None, True, False]),
     socket=st.sampled_from(["default", "gpu"]),
     embedded=st.booleans(),
+    account_name=st.sampled_from(ACCOUNT_NAMES),
+    home=st.sampled_from(HOMES),
+    owner_names=known_or_not(["mia", "tom"]),
+    owner_uids=known_or_not([5, 1000, 2000]),
+    unit=st.sampled_from([None, "", "web.service", "db.service"]),
+    exe=st.sampled_from([None, "/bin/a", "/bin/b"]),
+    label=st.sampled_from([None, "web_t", "x_t"]),
 )
+times = st.sampled_from([None, 0.0, 59.5, 60.0, 119.5, 120.0, 1e9])
 requests = st.builds(Request, paths, wanted_rights, optional_rights)
 
 
 class Situation(NamedTuple):
-    """A request of a peer, and the object that its path leads to."""
+    """A request of a peer, the object that its path leads to, and the time of it."""
 
     request: Request
     peer: Peer
     object: Object
+    now: float | None = None
 
     def decided_by(self, policy: Policy) -> Verdict:
-        return policy.decide(self.request, self.peer, self.object)
+        return policy.decide(self.request, self.peer, self.object, self.now)
 
     def allowed_by(self, texts: Sequence[RuleText]) -> bool:
         return self.decided_by(policy_of(texts)).allowed
@@ -122,7 +149,7 @@ def situations(draw: st.DrawFn) -> Situation:
             last_link=st.booleans(),
         )
     )
-    return Situation(request, draw(peers), found)
+    return Situation(request, draw(peers), found, draw(times))
 
 
 @st.composite

@@ -110,16 +110,13 @@ def test_faulty_rule_is_told_with_its_line_and_column(rule: str, expected: list[
     assert told(in_rule(rule) + names) == expected
 
 
-LATER = """unit label exe device devices subsystem udev attrs seat lease renewable exclusive preempt until limits
+LATER = """device devices subsystem udev attrs seat lease renewable exclusive preempt limits
 revoke relay snapshot serial tun create temporary flags as netns accept addresses except_devices tests"""
 
 
 @pytest.mark.parametrize("word", LATER.split())
 def test_word_of_a_later_version_is_told_as_such(word: str) -> None:
-    if word in ("unit", "label", "exe"):
-        text = in_rule(f"name: r, deny: all, clients: [{{{word}: x}}]")
-    else:
-        text = HEAD + f"{word}: x\n" if word == "tests" else in_rule(f"name: r, deny: all, {word}: x")
+    text = HEAD + f"{word}: x\n" if word == "tests" else in_rule(f"name: r, deny: all, {word}: x")
     (problem,) = told(text)
     assert problem.endswith(f": '{word}' is not available in this version")
 

@@ -103,7 +103,7 @@ def test_pattern_matches_these_and_not_those(pattern: str, yes: list[str], no: l
         ("/a\\*", "a backslash is not allowed: there are no escapes, '[*]' matches a star"),
         ("/a{b,c}", "'{' is not allowed: list each path; '[{]' matches a brace"),
         ("/*}", "'}' is not allowed: list each path; '[}]' matches a brace"),
-        ("/home/${user}/x", "'${…}' is not available in this version"),
+        ("/home/${name}/x", "unknown variable '${name}', expected one of ${user}, ${uid} and ${home}"),
     ],
 )
 def test_malformed_pattern_says_what_is_wrong(pattern: str, message: str) -> None:
