@@ -33,23 +33,12 @@ def tree(place: Path) -> Path:
     return path
 
 
-# Has the kernel refuse a system call with EPERM, as a container's filter does, before it runs a command.
-REFUSE = """
-import os, sys
-from sandboxed import syscalls
-from sandboxed.confinement import bpf, seccomp, syscall_numbers
-number, *command = sys.argv[1:]
-syscalls.prctl(38, 1)  # PR_SET_NO_NEW_PRIVS
-here = syscall_numbers.native()
-seccomp.install(bpf.assemble(here.audit_arch, here.reviewed, {int(number): (((), bpf.refuse(1)),)}))
-os.execv(command[0], command)
-"""
-UNSHARE = {"x86_64": 272, "aarch64": 97}[os.uname().machine]
+REFUSING = [sys.executable, "-I", str(TREE / "tests" / "refusing.py")]
 
 
-def run(*arguments: str, refused: int | None = None, **options: object) -> "subprocess.CompletedProcess[str]":
+def run(*arguments: str, refused: str | None = None, **options: object) -> "subprocess.CompletedProcess[str]":
     """`fdbroker run` to its end, where the kernel refuses the system call `refused`."""
-    outer = [] if refused is None else [sys.executable, "-c", REFUSE, str(refused)]
+    outer = [] if refused is None else [*REFUSING, refused]
     return subprocess.run(  # type: ignore[call-overload, no-any-return]
         [*outer, *FDBROKER, "run", *arguments],
         **{
@@ -209,11 +198,11 @@ def test_program_reaches_no_network_by_the_socket_that_is_its_standard_input(
 @pytest.mark.parametrize("kind", [socket.SOCK_STREAM, socket.SOCK_DGRAM, socket.SOCK_SEQPACKET])
 def test_program_without_namespaces_inherits_no_socket_that_reaches_others(rules: str, kind: int) -> None:
     with socket.socket(socket.AF_UNIX, kind) as inherited:
-        ran = run("--policy", rules, "--weak", "namespaces", "--", "true", refused=UNSHARE, stdin=inherited)
+        ran = run("--policy", rules, "--weak", "namespaces", "--", "true", refused="unshare", stdin=inherited)
     assert (ran.returncode, "can be connected to any other" in ran.stderr) == (125, True)
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        ran = run("--policy", rules, "--weak", "namespaces", "--", "true", refused=UNSHARE, stdin=theirs)
+        ran = run("--policy", rules, "--weak", "namespaces", "--", "true", refused="unshare", stdin=theirs)
     assert ran.returncode == 0
 
 

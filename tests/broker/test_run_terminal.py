@@ -964,7 +964,7 @@ def test_terminal_of_somebody_elses_is_relayed_and_its_mode_is_left_alone(
     place: Path, out: Path, how: str
 ) -> None:
     """After su: the terminal's file cannot be opened, and with setsid (su -c) not even as /dev/tty."""
-    place.chmod(0o777)
+    os.chown(place, STRANGER, STRANGER)
     rules = place / "user.yaml"
     rules.write_text(policy(allow("hosts", "/etc/hosts", clients="any")))
     os.chown(rules, STRANGER, STRANGER)
