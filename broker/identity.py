@@ -153,7 +153,7 @@ def _executable(connection: socket.socket, pid: int) -> str | None:
         return None
     try:
         exe = os.readlink(b"/proc/%d/exe" % pid)
-        if not _lives(pidfd):
+        if not lives(pidfd):
             return None
         return exe.decode("utf-8", "backslashreplace")
     except OSError:
@@ -162,7 +162,8 @@ def _executable(connection: socket.socket, pid: int) -> str | None:
         os.close(pidfd)
 
 
-def _lives(pidfd: int) -> bool:
+def lives(pidfd: int) -> bool:
+    """Whether the process behind `pidfd` has not ended."""
     ended = select.poll()
     ended.register(pidfd, select.POLLIN)
     return not ended.poll(0)

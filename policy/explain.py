@@ -47,6 +47,7 @@ class Explanation(NamedTuple):
     """A verdict and the reasons for it."""
 
     request: Request
+    peer: Peer
     object: Object | None
     """As the verdict saw it, with the names that counted; None: nothing was found, the verdict is lexical."""
     verdict: Verdict
@@ -88,7 +89,7 @@ def explain(
     verdict = policy.decide(request, peer, seen)
     decision, reason = _in_words(request, verdict)
     if decision is MALFORMED:
-        return Explanation(request, seen, verdict, decision, reason, (), (), (), None, None)
+        return Explanation(request, peer, seen, verdict, decision, reason, (), (), (), None, None)
     misses = _Misses(request if not verdict.allowed else _of_all_rights(request), peer, seen)
     allows = [rule for rule in policy.rules if rule.action == ALLOW]
     complete = verdict.allowed and verdict.rights == with_implied(int(request.needed | request.optional))
@@ -97,6 +98,7 @@ def explain(
     matching = tuple(found.rule for found in denies if not found.misses)
     return Explanation(
         request,
+        peer,
         seen,
         verdict,
         decision,
