@@ -8,13 +8,13 @@ Imported by those who explain alone: a broker that serves never loads it.
 """
 
 from collections.abc import Iterable
-from datetime import UTC, datetime, timedelta
 from itertools import combinations
 from typing import NamedTuple
 
 from .clients import Client, Clients, Peer
 from .clientwords import hit_exceptions, listed, missed_clients
 from .decide import Policy
+from .moments import moment_text
 from .paths import shape_fault, split
 from .patterns import PathPattern
 from .rules import ALLOW, DENY, Object, Request, Rule, Verdict
@@ -298,7 +298,7 @@ class _Misses:
         return self._names(rule.paths, self._request.path, certain=False)
 
     def _since_when(self, rule: Rule) -> str:
-        moment = _moment(rule.until or 0)
+        moment = moment_text(rule.until or 0)
         return f"{moment}, the time is not known" if self._now is None else f"over since {moment}"
 
     def _which_paths(self, rule: Rule) -> str:
@@ -352,15 +352,6 @@ class _Misses:
         if self._object is None:
             return f"{wanted}, not known"
         return f"{wanted}, is {self._object.type.value if self._object.type else 'not known'}"
-
-
-def _moment(seconds: int) -> str:
-    """Seconds since 1970 as a policy file may have them, in UTC."""
-    try:
-        moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=seconds)
-    except OverflowError:  # by its zone it lies beyond the years that have a name
-        return f"{seconds} s from 1970"
-    return moment.replace(tzinfo=None).isoformat() + "Z"
 
 
 def _alone(rule: Rule) -> Policy:
