@@ -16,6 +16,7 @@ COMMANDS = {
         "run a command confined, with a broker for the files and devices it may have",
     ),
     "open": ("sandboxed.open_command", "open one file or device through the broker, for a command"),
+    "explain": ("broker.commands.explain", "tell what one request would be answered, and why"),
     "check": ("broker.commands.check", "check policy files and show every mistake"),
     "cat": ("broker.commands.cat", "show the policy in force, and what masks what"),
 }

@@ -14,12 +14,12 @@ one that was decided on.
 
 import errno
 import os
-import stat
 import time
 import weakref
 from collections.abc import Callable
 
 from broker.answers import reply_tail
+from broker.found import DEVICES, device_systems, never_given, object_of, other_names
 from broker.hotpath import expected, open_same
 from broker.limits import PATH_BYTES
 from broker.outcome import Outcome, outcome_fields, refused
@@ -32,18 +32,9 @@ from broker.walk import (
     WalkRefused,
     encoded,
 )
-from policy import FileType, Object, Policy, Rights
+from policy import Policy, Rights
 from sandboxed.syscalls import RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS
 
-_TYPES = {
-    stat.S_IFREG: FileType.FILE,
-    stat.S_IFDIR: FileType.DIRECTORY,
-    stat.S_IFCHR: FileType.CHAR,
-    stat.S_IFBLK: FileType.BLOCK,
-    stat.S_IFIFO: FileType.FIFO,
-    stat.S_IFSOCK: FileType.SOCKET,
-}
-_DEVICES = (FileType.CHAR, FileType.BLOCK)
 _DIRECT = RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS
 _FORCED = os.O_CLOEXEC | os.O_NOCTTY
 
@@ -57,7 +48,7 @@ class Opener:
         self._clock = clock
         self._walker = Walker()
         # Devices count from the broker's own /dev: the file system that its kernel fills.
-        self._device_systems = _device_systems()
+        self._device_systems = device_systems()
         self._remembering: weakref.WeakSet[Plan] = weakref.WeakSet()
 
     def close(self) -> None:
@@ -107,8 +98,8 @@ class Opener:
         except WalkFailed as failure:
             return self._not_found(plan, failure)
         try:
-            names, settled = self._other_names(considered.deny_literals, walked, may_block)
-            return self._open_object(plan, walked, names, settled)
+            others = other_names(self._walker, considered.deny_literals, walked, may_block)
+            return self._open_object(plan, walked, (*walked.names, *others.same), others.settled)
         finally:
             os.close(walked.fd)
 
@@ -120,46 +111,16 @@ class Opener:
             return Outcome("deny", reason=reason if failure.links else verdict.reason)
         return Outcome("failed", rule=verdict.rule, errno=failure.errno, reason=os.strerror(failure.errno))
 
-    def _other_names(
-        self, literals: tuple[str, ...], walked: Walked, may_block: bool
-    ) -> tuple[tuple[str, ...], bool]:
-        """Those of the paths that denies name literally which are this same object, by another name.
-
-        And whether that is settled: a name that is nothing yet, or that somebody else than root can change, may
-        be this object the next time, and nobody would tell us.
-        """
-        same: list[str] = []
-        settled = True
-        for name in literals:
-            try:
-                other = self._walker.walk(name, may_block)
-            except (WalkFailed, WalkRefused):
-                settled = False
-                continue
-            os.close(other.fd)
-            if _is_same(walked.status, other.status):
-                same.append(name)
-            settled = settled and other.guarded
-        return (*walked.names, *same), settled
-
     def _open_object(self, plan: Plan, walked: Walked, names: tuple[str, ...], settled: bool) -> Outcome:
-        kind = _TYPES.get(stat.S_IFMT(walked.status.st_mode))
-        # A link that a client could make would lead to any device of the type that it likes.
-        by_id = walked.last_link and walked.link_guarded
-        found = Object(path=walked.path, type=kind, names=names, last_link=by_id)
+        found = object_of(walked, names)
         verdict = self._policy.decide(plan.request, plan.peer, found, self._clock())
-        device = walked.status.st_rdev if kind in _DEVICES else None
+        device = walked.status.st_rdev if found.type in DEVICES else None
         facts = Outcome("deny", rule=verdict.rule, reason=verdict.reason, path=walked.path, device=device)
         if not verdict.allowed:
             return facts
-        if kind is FileType.DIRECTORY:
-            return facts._replace(
-                reason="a directory fd is never handed out: it is a way to all that lies around it"
-            )
-        if kind in _DEVICES and not self._own_device(walked):
-            return facts._replace(
-                reason="the device node does not lie on the broker's own devtmpfs or devpts"
-            )
+        never = never_given(walked, found.type, self._device_systems)
+        if never:
+            return facts._replace(reason=never)
         flags = _open_flags(verdict.rights, plan.asked.flags)
         if flags & os.O_NOFOLLOW and walked.ends_in_link:
             return facts._replace(verdict="failed", errno=errno.ELOOP, reason="the last component is a link")
@@ -174,9 +135,6 @@ class Opener:
             self._remember(plan, walked, flags, outcome)
         return outcome
 
-    def _own_device(self, walked: Walked) -> bool:
-        return walked.status.st_dev in self._device_systems
-
     def _remember(self, plan: Plan, walked: Walked, flags: int, outcome: Outcome) -> None:
         if not walked.guarded or walked.names:
             return
@@ -185,17 +143,6 @@ class Opener:
         plan.known_fields = plan.asked_fields + outcome_fields(outcome)
         plan.reply_tail = reply_tail(outcome)
         self._remembering.add(plan)
-
-
-def _is_same(ours: os.stat_result, theirs: os.stat_result) -> bool:
-    """Whether both are one object; two nodes of one device are."""
-    kind = stat.S_IFMT(ours.st_mode)
-    if kind in (stat.S_IFCHR, stat.S_IFBLK) and (kind, ours.st_rdev) == (
-        stat.S_IFMT(theirs.st_mode),
-        theirs.st_rdev,
-    ):
-        return True
-    return (ours.st_dev, ours.st_ino) == (theirs.st_dev, theirs.st_ino)
 
 
 def _reopen(walked: Walked, flags: int) -> int:
@@ -232,21 +179,3 @@ def _open_flags(rights: Rights, flags: int) -> int:
     else:
         mode = os.O_RDONLY
     return mode | flags
-
-
-def _device_systems() -> frozenset[int]:
-    """The device numbers of devtmpfs as mounted here, and of the devpts at /dev/pts.
-
-    statfs(2) cannot tell devtmpfs from a tmpfs, nor our devpts from one that a container made.
-    """
-    with open("/proc/self/mountinfo", "rb") as table:
-        lines = table.read().split(b"\n")[:-1]
-    systems = set()
-    for line in lines:
-        # The kernel escapes space, tab and newline in names, and nothing else that splits.
-        words = line.split(b" ")
-        kind, number, mount_point = words[words.index(b"-", 6) + 1], words[2], words[4]
-        if kind == b"devtmpfs" or (kind == b"devpts" and mount_point == b"/dev/pts"):
-            major, minor = number.split(b":")
-            systems.add(os.makedev(int(major), int(minor)))
-    return frozenset(systems)

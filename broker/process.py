@@ -37,10 +37,15 @@ def process_of(connection: socket.socket, pid: int, wants_unit: bool) -> Process
     except OSError:
         return Process()
     try:
-        found = Process(_exe(pid), _unit(pid) if wants_unit else None)
-        return found if _lives(pidfd) else Process()
+        return process_behind(pidfd, pid, wants_unit)
     finally:
         os.close(pidfd)
+
+
+def process_behind(pidfd: int, pid: int, wants_unit: bool) -> Process:
+    """The process of `pidfd`, which had that pid."""
+    found = Process(_exe(pid), _unit(pid) if wants_unit else None)
+    return found if lives(pidfd) else Process()
 
 
 def known_exe(process: Process) -> str | None:
@@ -79,7 +84,8 @@ def _unit(pid: int) -> str | None:
     return unit_in(data.decode("utf-8", "backslashreplace")) if len(data) < _CGROUP_BYTES else None
 
 
-def _lives(pidfd: int) -> bool:
+def lives(pidfd: int) -> bool:
+    """Whether the process behind `pidfd` has not ended."""
     ended = select.poll()
     ended.register(pidfd, select.POLLIN)
     return not ended.poll(0)

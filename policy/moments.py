@@ -41,6 +41,18 @@ def parse_moment(text: str) -> int:
     return 60 * (60 * (24 * _days_since_1970(year, month, day) + hour) + minute) + second - east
 
 
+def moment_text(seconds: int) -> str:
+    """Return the moment as a policy file may have it, in UTC."""
+    days, rest = divmod(seconds, 86_400)
+    year = 1970 + days // (366 if days > 0 else 365) - 1
+    while _days_since_1970(year + 1, 1, 1) <= days:
+        year += 1
+    month = max(one for one in range(1, 13) if _days_since_1970(year, one, 1) <= days)
+    day = days - _days_since_1970(year, month, 1) + 1
+    hour, minute, second = rest // 3600, rest // 60 % 60, rest % 60
+    return f"{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z"
+
+
 def _is_leap(year: int) -> bool:
     return year % 4 == 0 and (year % 100 != 0 or year % 400 == 0)
 

@@ -1,0 +1,126 @@
+"""Whether a user could open an object without the broker: by its mode, its owner, its ACL and its directories.
+
+Computed from what an O_PATH walk found, as acl(5) and path_resolution(7) describe it; nothing is opened to try.
+Out of scope: capabilities other than root's, security modules, read-only mounts, the devices of a cgroup.
+"""
+
+import os
+import stat
+import struct
+from typing import NamedTuple
+
+from broker.peers import group_name, user_name
+from broker.walk import Walked, Walker, WalkFailed, WalkRefused
+from policy import Peer, Rights
+
+_READ, _WRITE, _SEARCH = 4, 2, 1
+_WRITING = Rights.WRITE | Rights.APPEND | Rights.TRUNCATE | Rights.CONNECT
+
+# linux/posix_acl_xattr.h and posix_acl.h
+_ACL = "system.posix_acl_access"
+_ACL_VERSION = 2
+_ACL_ENTRY = struct.Struct("<HHI")
+_ACL_USER, _ACL_GROUP_OBJ, _ACL_GROUP, _ACL_MASK = 0x02, 0x04, 0x08, 0x10
+
+
+class Outside(NamedTuple):
+    """What a user can do without the broker. None: it could not be determined."""
+
+    possible: bool | None
+    why: str
+
+
+class Permissions(NamedTuple):
+    """What a file says about who may use it."""
+
+    mode: int
+    uid: int
+    gid: int
+    acl: tuple[tuple[int, int, int], ...] = ()
+    """Its entries: tag, permissions, id; none where there is no ACL."""
+
+    def __str__(self) -> str:
+        acl = " with an ACL" if self.acl else ""
+        return f"{stat.S_IMODE(self.mode):04o} {user_name(self.uid)}:{group_name(self.gid)}{acl}"
+
+    def give(self, uid: int, gids: frozenset[int] | None, wanted: int) -> bool | None:
+        """Whether that user has the `wanted` bits. None when it depends on groups that are not known."""
+        if uid == 0:
+            return True
+        if uid == self.uid:
+            return not wanted & ~(self.mode >> 6)
+        mask = next((bits for tag, bits, _ in self.acl if tag == _ACL_MASK), 7)
+        named = [bits for tag, bits, id in self.acl if (tag, id) == (_ACL_USER, uid)]
+        if named:
+            return not wanted & ~(named[0] & mask)
+        if gids is None:
+            answers = {self._by_group(gids, wanted, mask) for gids in (frozenset(), self._groups())}
+            return answers.pop() if len(answers) == 1 else None
+        return self._by_group(gids, wanted, mask)
+
+    def _by_group(self, gids: frozenset[int], wanted: int, mask: int) -> bool:
+        # With an ACL the group bits of the mode are its mask, and the owning group has an entry.
+        entries = [
+            (self.gid if tag == _ACL_GROUP_OBJ else id, bits & mask)
+            for tag, bits, id in self.acl
+            if tag in (_ACL_GROUP_OBJ, _ACL_GROUP)
+        ] or [(self.gid, self.mode >> 3)]
+        of_user = [bits for gid, bits in entries if gid in gids]
+        if of_user:
+            return any(not wanted & ~bits for bits in of_user)
+        return not wanted & ~self.mode
+
+    def _groups(self) -> frozenset[int]:
+        return frozenset((self.gid, *(id for tag, _, id in self.acl if tag == _ACL_GROUP)))
+
+
+def permissions_of(walked: Walked) -> Permissions:
+    """The permissions of what a walk found."""
+    status = walked.status
+    try:
+        acl = _entries(os.getxattr(f"/proc/self/fd/{walked.fd}", _ACL))
+    except OSError:
+        acl = ()  # it has none, or its file system knows none
+    return Permissions(status.st_mode, status.st_uid, status.st_gid, acl)
+
+
+def _entries(data: bytes) -> tuple[tuple[int, int, int], ...]:
+    if len(data) < 4 or len(data) % 8 != 4 or int.from_bytes(data[:4], "little") != _ACL_VERSION:
+        return ()
+    return tuple(_ACL_ENTRY.iter_unpack(data[4:]))
+
+
+def outside(walker: Walker, walked: Walked, peer: Peer, rights: Rights) -> Outside:
+    """Whether `peer` could open what was found for `rights` by itself."""
+    if peer.uid is None:
+        return Outside(None, "the uid is not known")
+    who = "root" if peer.uid == 0 else user_name(peer.uid)
+    for directory in _directories(walked.path):
+        try:
+            found = walker.walk(directory)
+        except (WalkFailed, WalkRefused, OSError) as error:
+            return Outside(None, f"{directory} cannot be looked at: {error}")
+        try:
+            permissions = permissions_of(found)
+        finally:
+            os.close(found.fd)
+        reaches = permissions.give(peer.uid, peer.gids, _SEARCH)
+        if not reaches:
+            what = f"directory {directory} is {permissions}"
+            return Outside(
+                reaches, f"{what}: {'groups not known' if reaches is None else f'{who} stops there'}"
+            )
+    permissions = permissions_of(walked)
+    wanted = (_READ if Rights.READ & rights or not rights & _WRITING else 0) | (
+        _WRITE if rights & _WRITING else 0
+    )
+    possible = permissions.give(peer.uid, peer.gids, wanted)
+    node = f"node is {permissions}"
+    if possible is None:
+        return Outside(None, f"{node}: whether {who} can open it depends on groups that are not known")
+    return Outside(possible, f"{node}: {who} {'can' if possible else 'cannot'} open it without the broker")
+
+
+def _directories(path: str) -> list[str]:
+    parts = path.split("/")[1:-1]
+    return ["/", *("/" + "/".join(parts[: length + 1]) for length in range(len(parts)))]
