@@ -124,7 +124,7 @@ def _split(policy: Policy, audit_path: str | None, sandbox: Sandbox, weak: Colle
         stack.enter_context(courier)
         stack.enter_context(theirs)
         signals = stack.enter_context(Signals(SESSION_SIGNALS))
-        # The broker is made afterwards, so that the confined half has never held anything of it.
+        # The broker is made afterwards: of what is its own the confined half has had the policy and the audit's fd.
 
         def attempt(wanted: Sandbox) -> Child | None:
             return fork_confined(wanted, lambda: make_inside(theirs))

@@ -1,7 +1,8 @@
 """An embedded broker: supervisor, worker and one client, all below one program, and no daemon.
 
-The client's connection is a socket pair, so the kernel would name its maker as the peer: the parent, who
-started the client, introduces it instead. Each message still names its sender.
+The client's connection is a socket pair that the client's own process made in the sandbox (`connections`). Who the
+client is, is nothing that a pair could tell: the parent, who started it, introduces it. Each message still names its
+sender.
 """
 
 import os

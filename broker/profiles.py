@@ -35,9 +35,7 @@ def find(name_or_path: str) -> Profile:
 
     Raises UnreadablePolicy, also for a name that there is not, and policy.PolicyError for what the file says.
     """
-    if "/" in name_or_path or name_or_path.endswith(_ENDING):
-        return load_profile(read_file(name_or_path, PROFILE_BYTES))
-    path = _path_of(name_or_path) if _NAME.fullmatch(name_or_path) else None
+    path = place_of(name_or_path)
     if path is None:
         raise UnreadablePolicy(_no_such(name_or_path))
     return load_profile(read_file(path, PROFILE_BYTES))
@@ -46,6 +44,13 @@ def find(name_or_path: str) -> Profile:
 def names() -> list[ReadyProfile]:
     """The profiles that have a name, sorted. Raises nothing: a list for --help must not fail."""
     return [ReadyProfile(name, _description(name)) for name in _known()]
+
+
+def place_of(name_or_path: str) -> str | None:
+    """The file that find() reads; None for a name that there is not. Raises UnreadablePolicy where nobody can tell."""
+    if "/" in name_or_path or name_or_path.endswith(_ENDING):
+        return name_or_path
+    return _path_of(name_or_path) if _NAME.fullmatch(name_or_path) else None
 
 
 def _path_of(name: str) -> str | None:

@@ -5,7 +5,7 @@ Rules that this module enforces:
 - A command starts with the signal mask that it is given and with default dispositions, except for signals that
   were ignored already when the caller was started (nohup).
 
-Out of scope: confinement, see `launch`.
+Out of scope: confinement, see `sandboxed.confinement.launch`.
 """
 
 import fcntl

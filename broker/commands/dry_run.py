@@ -171,11 +171,7 @@ def _describe(
         "directory": directory,
         "home": sandbox.home,
         "home_stays": options.work is not None,
-        "files": [
-            {"path": item.path, "access": _access(item, sandbox), "every": item.system}
-            for item in plan(sandbox)
-            if os.path.lexists(item.path)
-        ],
+        "files": _files(sandbox),
         "devices": [*HARMLESS_DEVICES, "tty", "pts"],
         "network": sandbox.effective_network,
         "environment": environment_of(options, profile, sandbox, _of_the_broker(sandbox)),
@@ -194,6 +190,19 @@ def _access(item: Shown, sandbox: Sandbox) -> str:
 def _of_the_broker(sandbox: Sandbox) -> dict[str, str]:
     """Variables that tell the program where its broker is."""
     return {"FDBROKER_FD": "N", **({"FDBROKER_SOCKET": sandbox.socket} if sandbox.socket else {})}
+
+
+def _files(sandbox: Sandbox) -> list[dict[str, Any]]:
+    """What it sees of the machine; nothing where just that cannot be had, which was told by then."""
+    try:
+        shown = plan(sandbox)
+    except StartError:
+        return []
+    return [
+        {"path": item.path, "access": _access(item, sandbox), "every": item.system}
+        for item in shown
+        if os.path.lexists(item.path)
+    ]
 
 
 def _limits(sandbox: Sandbox) -> dict[str, Any]:

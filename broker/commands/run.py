@@ -73,10 +73,12 @@ def _profile(name: str | None) -> "Profile | None":
 
 
 def _trusted(options: Options) -> list[str]:
-    """What is read again at the next start. An audit that is not there yet will be; a profile may be a mere name."""
+    """What is read again at the next start. An audit that is not there yet will be."""
     named = [options.policy or socket_of(options), options.audit if options.audit != "-" else None]
-    if options.profile is not None and os.path.exists(options.profile):
-        named.append(options.profile)
+    if options.profile is not None:
+        from broker.profiles import place_of  # it was read by then
+
+        named.append(place_of(options.profile))
     return [*own_trees(), *(path for path in named if path is not None)]
 
 

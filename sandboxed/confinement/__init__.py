@@ -2,5 +2,5 @@
 
 `sandbox` describes one; `launch` starts a program in it; `layout` says what of the machine it shows. What a layer is
 made of: `namespaces` and `newroot`, `landlock`, `seccomp`, `privileges`, `resources` and `cgroup`, `terminal`; `layers`
-puts them on in their order. Nothing that a client of the broker imports may import this package.
+puts them on in their order. The client library (what `import sandboxed` loads) never imports this package.
 """

@@ -2,7 +2,8 @@
 
 Rules that this module enforces:
 - It is made below our own group of cgroup v2, if the caller may write there and the controllers are there to be
-  had; nothing else is changed, and the caller is moved nowhere.
+  had; of our own group nothing is changed but its cgroup.subtree_control, which hands the controllers down and stays
+  so. The caller is moved nowhere.
 - It is removed at the end, and whatever still runs in it is killed (cgroup.kill, Linux 5.14).
 
 Where none can be had, the limits of `resources` stand alone: an ordinary user has one where systemd delegated it.

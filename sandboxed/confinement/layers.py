@@ -58,7 +58,10 @@ def check_layers(sandbox: Sandbox) -> None:
         raise LayerMissing(LANDLOCK, "the kernel does not offer Landlock", help)
     if sandbox.has(LANDLOCK) and abi < landlock.SCOPES_ABI and _needs_scopes(sandbox):
         reason = f"Landlock ABI {abi} does not keep signals and abstract sockets inside, and nothing else here does"
-        raise LayerMissing(LANDLOCK, reason, "Use Linux 6.12 or later, or leave --net host out")
+        help = "Use Linux 6.12 or later" + (
+            ", or leave the host's network out" if sandbox.has(NAMESPACES) else ""
+        )
+        raise LayerMissing(LANDLOCK, reason, help)
     if sandbox.has(SECCOMP) and not seccomp.available():
         help = "Use a kernel with CONFIG_SECCOMP_FILTER on x86-64 or arm64"
         raise LayerMissing(SECCOMP, "system calls cannot be filtered", help)

@@ -3,6 +3,7 @@
 Out of scope: memory and processes of all its processes together, where a cgroup can be had (`cgroup`).
 """
 
+import contextlib
 import resource
 
 from sandboxed.confinement.sandbox import Limits
@@ -38,10 +39,17 @@ def limit_resources(limits: Limits) -> None:
         # Private writable memory of one process (Linux 4.7): the most that can be had without a cgroup.
         wanted[resource.RLIMIT_DATA] = (limits.memory, limits.memory)
     for kind, (soft, hard) in wanted.items():
-        now_soft, now_hard = resource.getrlimit(kind)
         if kind == resource.RLIMIT_CORE:
-            now_soft = now_hard  # where it can be raised to 1
+            _keep_handler_away()
+            continue
+        now_soft, now_hard = resource.getrlimit(kind)
         resource.setrlimit(kind, (_lower(now_soft, soft), _lower(now_hard, hard)))
+
+
+def _keep_handler_away() -> None:
+    """Set the limit of core dumps to 1. Where it is 0 for good only root may raise it (setrlimit(2)): it stays so."""
+    with contextlib.suppress(ValueError):
+        resource.setrlimit(resource.RLIMIT_CORE, (1, 1))
 
 
 def _lower(now: int, wanted: int) -> int:

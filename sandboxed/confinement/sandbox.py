@@ -4,7 +4,8 @@ A description and nothing else: `newroot`, `namespaces`, `landlock`, `seccomp`, 
 
 Layers, each of which holds for itself:
 - namespaces: users (where not root), mounts, pids, IPC, network, host name and cgroups of its own, below an
-  empty root. Without them the program is kept from all sockets but the one that it inherits.
+  empty root. Without them the program makes no Unix sockets but connected pairs, and has no
+  network but the host's.
 - landlock: files, TCP, signals and abstract sockets.
 - seccomp: system calls that a program without privileges needs for nothing but an attack.
 - capabilities: all of them, in every set, with no_new_privs and locked securebits.

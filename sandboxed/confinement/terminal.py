@@ -106,7 +106,7 @@ def _is_ours(fd: int) -> bool:
 class Relay:
     """The outer terminal and the program's, in the process that both belong to.
 
-    Wait until `fileno` is readable, then call `relay`. Nothing here blocks.
+    Wait until `fileno` is readable, then call `relay`. Nothing but `end` waits.
     """
 
     def __init__(self, child: Child) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -283,6 +284,30 @@ def test_ready_profiles_start_a_program(rules: str, name: str) -> None:
     assert (ran.returncode, ran.stdout, ran.stderr) == (0, "499500\n", "")
 
 
+def test_name_of_a_profile_is_no_file_that_is_called_so(rules: str, shared: Path) -> None:
+    (shared / "daemon").touch()
+    command = [*FDBROKER, "run", "--policy", rules, "--profile", "daemon", "--rw", ".", "--", "true"]
+    environment = {**os.environ, "PYTHONPATH": str(TREE)}
+    ran = subprocess.run(
+        command, cwd=shared, capture_output=True, text=True, timeout=SECONDS, env=environment
+    )
+    assert (ran.returncode, ran.stderr) == (0, "")
+
+
+@needs_root
+def test_crash_starts_no_handler_also_when_core_dumps_were_off_for_good(rules: str) -> None:
+    run_command = shlex.join([*FDBROKER, "run", "--policy", rules, "--", "cat", "/proc/self/limits"])
+    ran = subprocess.run(
+        ["sh", "-c", f"ulimit -Hc 0; exec {run_command}"],
+        cwd="/",
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+    )
+    core = next(line for line in ran.stdout.splitlines() if line.startswith("Max core file size"))
+    assert core.split()[4:6] == ["1", "1"]  # 0 would still start it, where core_pattern is a pipe
+
+
 def test_run_shows_every_mistake_of_a_profile(rules: str, place: Path) -> None:
     profile = place / "profile.yaml"
     profile.write_text("version: 1\nnett: host\nlimits: {memory: much}\n")
@@ -450,6 +475,12 @@ def test_dry_run_says_where_the_program_starts_and_where_its_broker_is(place: Pa
     assert (shown["directory"], shown["broker"]) == (str(shared), {"socket": str(socket)})
     assert shown["environment"]["FDBROKER_SOCKET"] == str(socket)
     assert {"path": str(socket), "access": "connect", "every": False} in shown["files"]
+
+
+def test_dry_run_prints_json_when_something_cannot_be_shown(rules: str) -> None:
+    ran = run("--policy", rules, "--ro", "/no/such/file", "--dry-run", "--json", "--", "true")
+    assert ran.returncode == 125
+    assert "no such file" in json.loads(ran.stdout)["trouble"]
 
 
 def test_dry_run_says_which_layer_is_missing(rules: str) -> None:
