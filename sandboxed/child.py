@@ -115,6 +115,12 @@ class Child:
         self.close()
 
 
+def keep_exit_statuses() -> None:
+    """Undo an inherited SIG_IGN of SIGCHLD: the kernel would throw our children's exit statuses away."""
+    if signal.getsignal(signal.SIGCHLD) == signal.SIG_IGN:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+
+
 def reset_signals(mask: Iterable[int]) -> None:
     """Undo what this Python program did to signals, then set the mask."""
     for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
@@ -153,9 +159,7 @@ def spawn(command: Sequence[str], prepare: Callable[[dict[str, str]], None], mas
     `prepare` runs in the child and may change the environment that it is given, a copy of ours. Raises
     CommandNotFound, CommandNotExecutable, or StartError for everything else.
     """
-    if signal.getsignal(signal.SIGCHLD) == signal.SIG_IGN:
-        # Inherited: the kernel would throw our children's exit statuses away.
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    keep_exit_statuses()
     reader, writer = os.pipe()
     # No signal handler of ours may run in the child.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())

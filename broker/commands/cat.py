@@ -5,9 +5,8 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from broker.commands.common import say
-from broker.commands.policies import show_problems, warn_of_ignored
-from broker.policyfiles import TIERS, PolicyFiles, UnreadablePolicy, load_files, read_paths, read_tiers
+from broker.commands.policies import read_or_tell, show_problems
+from broker.policyfiles import TIERS, PolicyFiles, load_files
 from broker.trust import shown_path
 from policy import PolicyError, PolicySet, rights_words
 from policy.problems import Position
@@ -33,14 +32,9 @@ exit status: 0 the set is shown, 1 it has mistakes (`fdbroker check` shows them 
 def main(arguments: Sequence[str]) -> int:
     """Show the set that `arguments` name."""
     options = _parser().parse_args(arguments)
-    try:
-        files = read_paths(options.paths) if options.paths else read_tiers()
-    except UnreadablePolicy as error:
-        say("cat", error)
-        if options.json:
-            print(json.dumps({"good": False, "problems": [], "error": str(error)}))
+    files = read_or_tell("cat", options.paths, options.json)
+    if files is None:
         return 2
-    warn_of_ignored(files, "cat")
     try:
         loaded = load_files(files)
     except PolicyError as error:

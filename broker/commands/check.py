@@ -4,9 +4,8 @@ import argparse
 import json
 from collections.abc import Sequence
 
-from broker.commands.common import say
-from broker.commands.policies import show_problems, warn_of_ignored
-from broker.policyfiles import TIERS, UnreadablePolicy, load_files, read_paths, read_tiers
+from broker.commands.policies import read_or_tell, show_problems
+from broker.policyfiles import TIERS, load_files
 from policy import Policy, PolicyError
 
 _EPILOG = """\
@@ -24,14 +23,9 @@ exit status: 0 the policy is good, 1 it has mistakes, 2 it could not be read
 def main(arguments: Sequence[str]) -> int:
     """Check what `arguments` name."""
     options = _parser().parse_args(arguments)
-    try:
-        files = read_paths(options.paths) if options.paths else read_tiers()
-    except UnreadablePolicy as error:
-        say("check", error)
-        if options.json:
-            print(json.dumps({"good": False, "problems": [], "error": str(error)}))
+    files = read_or_tell("check", options.paths, options.json)
+    if files is None:
         return 2
-    warn_of_ignored(files, "check")
     try:
         policy = load_files(files).policy
     except PolicyError as error:

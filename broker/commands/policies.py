@@ -28,6 +28,21 @@ def policy_from(path: str | None) -> Policy:
     return policy
 
 
+def read_or_tell(command: str, paths: Sequence[str], as_json: bool) -> PolicyFiles | None:
+    """The files of `paths`, or of the system's tiers; None when they cannot be read, which the user was told then."""
+    try:
+        files = read_paths(paths) if paths else read_tiers()
+    except UnreadablePolicy as error:
+        import json  # no start of a broker pays for it
+
+        say(command, error)
+        if as_json:
+            print(json.dumps({"good": False, "problems": [], "error": str(error)}))
+        return None
+    warn_of_ignored(files, command)
+    return files
+
+
 def warn_of_ignored(files: PolicyFiles, command: str = "") -> None:
     """Tell of files that have no policy file's name: somebody may have meant one."""
     for path in files.ignored:

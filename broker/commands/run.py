@@ -24,6 +24,7 @@ from sandboxed.confinement.weak import start_accepting
 from sandboxed.signals import Signals
 
 if TYPE_CHECKING:
+    from broker.embedded import EmbeddedBroker
     from policy.profile import Profile
 
 
@@ -191,7 +192,3 @@ class _Run:
         for error in missing:
             say("run", f"goes on without the layer {error.layer!r}, as --weak says: {error.reason}")
         return child, sandbox, missing
-
-
-if TYPE_CHECKING:
-    from broker.embedded import EmbeddedBroker

@@ -26,7 +26,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from sandboxed import syscalls
-from sandboxed.child import Child
+from sandboxed.child import Child, keep_exit_statuses
 from sandboxed.confinement import chain_messages, terminal
 from sandboxed.confinement.cgroup import Cgroup
 from sandboxed.confinement.chain_messages import MESSAGE_BYTES, reported, run_or_report
@@ -113,9 +113,7 @@ class _Start:
 
     def begin(self, meanwhile: Callable[[], None] | None) -> "Child | Chain":
         """Fork the chain: the Child in the caller; in the program's process, confined and told to go, the Chain."""
-        if signal.getsignal(signal.SIGCHLD) == signal.SIG_IGN:
-            # Inherited: the kernel would throw our children's exit statuses away.
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        keep_exit_statuses()
         with _Subreaper():
             # No signal handler of the caller's may run in the chain.
             blocked = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
