@@ -21,17 +21,17 @@ from bisect import bisect_right
 from collections.abc import Iterable, Mapping
 
 from .clients import Client, Peer
+from .devices import DEVICE_TYPES, any_holds
 from .lookup import Entry, RuleLookup
 from .paths import shape_fault, split
 from .problems import shown
 from .rules import ALLOW, DENY, Consideration, Object, Request, Rule, SocketDeclaration, Verdict
 from .variables import certainly, possibly, variables_of
-from .words import NO_RIGHTS, FileType, Rights, rights_words, with_implied, with_implying, without_implied
+from .words import NO_RIGHTS, Rights, rights_words, with_implied, with_implying, without_implied
 
 _OWN_TO_EACH_PROCESS = frozenset(("/dev/tty", "/dev/fd", "/dev/stdin", "/dev/stdout", "/dev/stderr"))
 _OWN_DIRECTORY = "/dev/fd/"
 _DEVICES = "/dev/"
-_DEVICE_TYPES = frozenset((FileType.CHAR, FileType.BLOCK))
 
 
 class Policy:
@@ -163,6 +163,7 @@ class Policy:
                     listed & rights
                     and not rule.is_over(now)
                     and _denies_type(rule, object)
+                    and _device_holds(rule, object) is not False
                     and not _is_excepted(rule, (name,), peer)
                 ):
                     found[rule.id] = rule
@@ -175,6 +176,7 @@ class Policy:
             entry
             for entry in candidates
             if object.type in (entry.rule.types or ())
+            and _device_holds(entry.rule, object) is True
             and (entry.rule.id in by_resolved_path or _is_link_to_device(entry, object))
             and not _is_excepted(entry.rule, (object.path, *object.names), peer)
         ]
@@ -248,11 +250,31 @@ def _denies_type(rule: Rule, object: Object | None) -> bool:
     return object is not None and (object.type is None or object.type in rule.types)
 
 
+def _device_holds(rule: Rule, object: Object | None) -> bool | None:
+    """Tell whether the rule's devices and their exceptions hold; without an object, whether they do for every one."""
+    if rule.device is None and rule.devices is None and not rule.except_devices:
+        return True
+    if object is None:
+        # Of a request without an object nobody knows yet, and a lexical denial must hold for every one.
+        return False
+    kind, device = object.type, object.device
+    truths = (
+        True if rule.device is None else rule.device.holds(kind, device),
+        True if rule.devices is None else any_holds(rule.devices, kind, device),
+        _not(any_holds(rule.except_devices, kind, device)),
+    )
+    return False if False in truths else None if None in truths else True
+
+
+def _not(truth: bool | None) -> bool | None:
+    return None if truth is None else not truth
+
+
 def _is_link_to_device(entry: Entry, object: Object) -> bool:
     """Tell whether the one exception from "the resolved path must match too" holds: udev's by-id links."""
     return (
         object.last_link
-        and object.type in _DEVICE_TYPES
+        and object.type in DEVICE_TYPES
         and entry.rule.types == frozenset((object.type,))
         and entry.pattern is not None
         and not entry.pattern.recursive

@@ -7,13 +7,14 @@ explanation cannot say other than the broker does.
 Imported by those who explain alone: a broker that serves never loads it.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import combinations
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from .clients import Client, Clients, Peer
 from .clientwords import hit_exceptions, listed, missed_clients
 from .decide import Policy
+from .devicewords import hit_devices, missed_devices
 from .moments import moment_text
 from .paths import shape_fault, split
 from .patterns import PathPattern
@@ -225,6 +226,9 @@ class _Misses:
             yield Miss("except_paths", self._which_exception(rule, allow=True))
         if not self._allows(open_wide._replace(types=rule.types), self._object):
             yield Miss("type", self._which_type(rule))
+        yield from self._device_misses(
+            rule, lambda devices: self._allows(open_wide._replace(**devices)), True
+        )
         if not self._allows(open_wide._replace(clients=rule.clients)):
             yield Miss("clients", missed_clients(rule.clients, self._peer, narrows=False))
         if rule.except_clients and not self._allows(open_wide._replace(except_clients=rule.except_clients)):
@@ -243,6 +247,9 @@ class _Misses:
             clients=(),
             except_clients=(),
             until=None,
+            device=None,
+            devices=None,
+            except_devices=(),
         )
         misses = []
         paths = open_wide._replace(paths=rule.paths)
@@ -255,6 +262,9 @@ class _Misses:
             misses.append(Miss("until", self._since_when(rule)))
         if not self._denies(open_wide._replace(types=rule.types)):
             misses.append(Miss("type", self._which_type(rule)))
+        misses += self._device_misses(
+            rule, lambda devices: self._denies(open_wide._replace(**devices)), False
+        )
         if not self._denies(open_wide._replace(clients=rule.clients)):
             misses.append(Miss("clients", missed_clients(rule.clients, self._peer, narrows=True)))
         if rule.except_clients and not self._denies(open_wide._replace(except_clients=rule.except_clients)):
@@ -275,7 +285,23 @@ class _Misses:
             clients=_EVERYBODY,
             except_clients=(),
             until=None,
+            device=None,
+            devices=None,
+            except_devices=(),
         )
+
+    def _device_misses(
+        self, rule: Rule, holds: Callable[[dict[str, Any]], bool], widens: bool
+    ) -> Iterable[Miss]:
+        found = self._object
+        if rule.device is not None:
+            for key, one in rule.device.single_conditions():
+                if not holds({"device": one}):
+                    yield Miss(key, missed_devices((one,), found))
+        if rule.devices is not None and not holds({"devices": rule.devices}):
+            yield Miss("devices", missed_devices(rule.devices, found))
+        if rule.except_devices and not holds({"except_devices": rule.except_devices}):
+            yield Miss("except_devices", hit_devices(rule.except_devices, found, possibly=widens))
 
     def _type_found(self) -> frozenset[FileType]:
         kind = self._typed.type if self._typed is not None else None

@@ -10,11 +10,12 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from .clients import IdRange
+from .devices import DeviceNumber, Values
 from .moments import MomentError, parse_moment
 from .nodes import Mapping as MappingNode
 from .nodes import Node, Scalar, Sequence, Unreadable
 from .paths import shape_fault
-from .patterns import PathPattern, PatternError, parse_pattern
+from .patterns import Glob, PathPattern, PatternError, has_wildcards, parse_pattern
 from .problems import FileReport, did_you_mean, one_of, shown
 
 Value = TypeVar("Value")
@@ -42,6 +43,9 @@ _ACCOUNT = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*\$?")
 _NOT_AN_ACCOUNT = frozenset(("any", "all"))
 _ID_RANGE = re.compile(r"(0|[1-9][0-9]{0,9})(?:-(0|[1-9][0-9]{0,9}))?")
 _UNIT = re.compile(r"[A-Za-z0-9:_.\\@-]{1,240}\.(?:service|scope|socket|mount|swap)")
+_DEVICE_NUMBER = re.compile(r"(0|[1-9][0-9]{0,3}):(0|[1-9][0-9]{0,6}|\*)")
+_UDEV_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,127}")
+_ATTRIBUTE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]*(?:/[A-Za-z0-9_][A-Za-z0-9_.:-]*)*")
 _MODE = re.compile(r"0?[0-7]{3}")
 _NUMBER = re.compile(r"0|[1-9][0-9]{0,17}")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,254}")
@@ -49,6 +53,10 @@ _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,254}")
 # Factors of a size's last letter.
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30}
 _SIZE = re.compile(r"(0|[1-9][0-9]{0,17})([KMG]?)")
+
+# The kernel's device numbers: 12 bits of a major one, 20 of a minor one (makedev(3)).
+_LAST_MAJOR = 2**12 - 1
+_LAST_MINOR = 2**20 - 1
 
 # What a path pattern, or another language of patterns, would not take for itself.
 _PATTERN = re.compile(r"[*?\[\\{}]|\$\{")
@@ -182,6 +190,71 @@ def id_range(node: Node, what: str, report: FileReport) -> IdRange | None:
 def unit(node: Node, what: str, report: FileReport) -> str | None:
     """Read the name of a unit that processes belong to: slices hold units, and other types hold none."""
     return _matching(_UNIT, "a unit's whole name as in web.service, no slice", node, what, report)
+
+
+def device_number(node: Node, what: str, report: FileReport) -> DeviceNumber | None:
+    """Read a device's number; a minor one of `*` is all of them."""
+    found = text(node, what, report)
+    if found is None:
+        return None
+    match = _DEVICE_NUMBER.fullmatch(found)
+    minor = None if match is None or match[2] == "*" else int(match[2])
+    if match is None or int(match[1]) > _LAST_MAJOR or (minor or 0) > _LAST_MINOR:
+        report.at(node, f"{what} is {shown(found)}, expected MAJOR:MINOR in decimal as 188:0, or 188:*")
+        return None
+    return int(match[1]), minor
+
+
+def value_patterns(node: Node, what: str, report: FileReport) -> Values | None:
+    """Read values any of which will do; each may be a pattern."""
+    return _VALUE_PATTERNS(node, what, report)
+
+
+def _value_pattern(node: Node, what: str, report: FileReport) -> str | Glob | None:
+    found = text(node, what, report)
+    if found is None:
+        return None
+    fault = _value_fault(found)
+    if not fault and has_wildcards(found):
+        try:
+            return Glob(found)
+        except PatternError as error:
+            fault = str(error)
+    if fault:
+        report.at(node, f"{what} is {shown(found)}: {fault}")
+        return None
+    return found
+
+
+_VALUE_PATTERNS: Field[Values] = any_of(_value_pattern)
+
+
+def properties(node: Node, what: str, report: FileReport) -> tuple[tuple[str, Values], ...] | None:
+    """Read udev properties with what each may be."""
+    return _keyed(_UDEV_KEY, "the name of a udev property as ID_SERIAL_SHORT", node, what, report)
+
+
+def attributes(node: Node, what: str, report: FileReport) -> tuple[tuple[str, Values], ...] | None:
+    """Read sysfs attributes with what each may be."""
+    return _keyed(_ATTRIBUTE, "the name of a sysfs attribute as idVendor", node, what, report)
+
+
+def _keyed(
+    names: re.Pattern[str], expected: str, node: Node, what: str, report: FileReport
+) -> tuple[tuple[str, Values], ...] | None:
+    if not isinstance(node, MappingNode) or not node.entries:
+        if not isinstance(node, Unreadable):
+            found = "empty" if is_empty(node) or isinstance(node, MappingNode) else kind_of(node)
+            report.at(node, f"{what} is {found}, expected a mapping of names to values")
+        return None
+    read = []
+    for key, value in node.entries:
+        if names.fullmatch(key.text) is None:
+            report.at(key, f"{what} has {shown(key.text)}, expected {expected}")
+        values = value_patterns(value, f"{what} {key.text}", report)
+        if values is not None:
+            read.append((key.text, values))
+    return tuple(sorted(read, key=lambda one: one[0]))
 
 
 def mode(node: Node, what: str, report: FileReport) -> int | None:

@@ -11,9 +11,19 @@ from typing import NamedTuple, TypeVar
 
 from .clients import DEFAULT_SOCKET, Client, Clients
 from .decide import Policy
+from .devices import DeviceSelector
+from .patterns import parse_pattern
 from .problems import FileReport, PolicyError, Report, did_you_mean
 from .rules import ALLOW, Rule, SocketDeclaration, Source
-from .schema import ClientDeclaration, ClientReference, Declarations, Named, RuleDeclaration, read_source
+from .schema import (
+    ClientDeclaration,
+    ClientReference,
+    Declarations,
+    DeviceReference,
+    Named,
+    RuleDeclaration,
+    read_source,
+)
 from .tiers import MaskedRule, Redefinition, Tiers, counting, rule_id
 
 # hashlib would load OpenSSL, which takes longer than to read a policy; the module random does as we do.
@@ -27,6 +37,9 @@ except ImportError:
 
 # Hexadecimal digits of a policy's digest: enough to tell two policies of one machine apart.
 _DIGEST_DIGITS = 12
+
+# What an allow is for that names devices and no paths. A deny of devices is for them wherever they lie.
+_BELOW_DEV = (parse_pattern("/dev/**"),)
 
 Declared = TypeVar("Declared")
 
@@ -71,6 +84,7 @@ class _Linker:
             name: self._linked_client(client)
             for name, client in tiers.by_name("client", declarations.clients).items()
         }
+        self._devices = tiers.by_name("device group", declarations.devices)
         named = [rule.name for rule in declarations.rules if rule.name is not None]
         tiers.by_name("rule", [(name._replace(text=rule_id(name)), name) for name in named])
 
@@ -114,12 +128,24 @@ class _Linker:
             rule.action,
             rule.rights,
             rule.types,
-            rule.paths,
+            rule.paths or (_BELOW_DEV if rule.action == ALLOW else ()),
             rule.except_paths,
             self._linked_clients(rule.clients),
             self._linked_clients(rule.except_clients),
             rule.until,
+            rule.device,
+            None if rule.devices is None else self._linked_devices(rule.devices),
+            self._linked_devices(rule.except_devices),
         )
+
+    def _linked_devices(self, references: Iterable[DeviceReference]) -> tuple[DeviceSelector, ...]:
+        groups = [
+            (reference,)
+            if isinstance(reference, DeviceSelector)
+            else self._known(reference, self._devices, "device group")
+            for reference in references
+        ]
+        return tuple(selector for group in groups for selector in group or ())
 
     def _linked_clients(self, references: Iterable[ClientReference]) -> Clients:
         clients = (

@@ -64,6 +64,11 @@ class Glob:
         return self._match(component) is not None
 
 
+def has_wildcards(text: str) -> bool:
+    """Tell whether `text` holds what a Glob reads as more than itself."""
+    return _WILD.search(text) is not None
+
+
 class PathPattern(NamedTuple):
     """A pattern for absolute paths; made by parse_pattern. Two are equal when their text is."""
 

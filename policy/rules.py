@@ -3,7 +3,9 @@
 from typing import NamedTuple
 
 from .clients import Clients
+from .devices import Device, DeviceSelector
 from .patterns import PathPattern
+from .terms import NO_TERMS, Terms
 from .words import NO_RIGHTS, FileType, Rights
 
 ALLOW = "allow"
@@ -50,6 +52,15 @@ class Rule(NamedTuple):
     except_clients: Clients
     until: int | None = None
     """The moment, in seconds since 1970, from which on the rule is as if it were not there."""
+    device: DeviceSelector | None = None
+    """What the rule's own keys say of the device; None: nothing."""
+    devices: tuple[DeviceSelector, ...] | None = None
+    """Devices any of which will do; None: no such condition."""
+    except_devices: tuple[DeviceSelector, ...] = ()
+    terms: Terms = NO_TERMS
+    """What an allow gives the rights under."""
+    accept: frozenset[str] = frozenset()
+    """Codes of findings that the administrator takes on for this rule."""
 
     def is_over(self, now: float | None) -> bool:
         """Tell whether the rule ended. At an unknown time an allow did and a deny did not."""
@@ -77,6 +88,8 @@ class Object(NamedTuple):
     """Every other full name that was met on the walk, and those deny literals that denote this object."""
     last_link: bool = False
     """The last component of the asked path was a link, and no component before it was one."""
+    device: Device | None = None
+    """What is known of the device, where the object is a node of one."""
 
 
 class Verdict(NamedTuple):

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from . import fields
 from .clients import DEFAULT_SOCKET, IdRange
+from .devices import DEVICE_TYPES, DeviceSelector
 from .document import Section, read_sections
 from .nodes import Mapping as MappingNode
 from .nodes import Node, Scalar, Sequence, Unreadable
@@ -54,8 +55,12 @@ ClientReference = Named | ClientDeclaration
 """A client in a rule: the name of a declared one, or one that is written inline."""
 
 
+DeviceReference = Named | DeviceSelector
+"""Devices in a rule: the name of a declared group, or a selector that is written inline."""
+
+
 class RuleDeclaration(NamedTuple):
-    """A rule whose clients are not resolved yet."""
+    """A rule whose clients and devices are not resolved yet."""
 
     position: Position
     name: Named | None
@@ -67,6 +72,9 @@ class RuleDeclaration(NamedTuple):
     clients: tuple[ClientReference, ...]
     except_clients: tuple[ClientReference, ...]
     until: int | None = None
+    device: DeviceSelector | None = None
+    devices: tuple[DeviceReference, ...] | None = None
+    except_devices: tuple[DeviceReference, ...] = ()
 
 
 class Declarations:
@@ -75,6 +83,7 @@ class Declarations:
     def __init__(self) -> None:
         self.clients: list[tuple[Named, ClientDeclaration]] = []
         self.sockets: list[tuple[Named, SocketDeclaration]] = []
+        self.devices: list[tuple[Named, tuple[DeviceSelector, ...]]] = []
         self.rules: list[RuleDeclaration] = []
         self.masks: list[Named] = []
 
@@ -147,6 +156,13 @@ def _named_socket(key: Scalar, node: Node, declarations: Declarations, report: F
         declarations.sockets.append((named, socket))
 
 
+def _named_devices(key: Scalar, node: Node, declarations: Declarations, report: FileReport) -> None:
+    named = _declared_name(key, "device group", "", report)
+    selectors = fields.any_of(_selector)(node, "device group", report)
+    if named is not None:
+        declarations.devices.append((named, selectors or ()))
+
+
 def _mask(key: Scalar, node: Node, declarations: Declarations, report: FileReport) -> None:
     rule = fields.rule_id(node, key.text, report)
     if rule is not None:
@@ -175,6 +191,28 @@ def _client(node: Node, what: str, report: FileReport) -> ClientDeclaration | No
         exes=values.get("exe"),
         labels=values.get("label"),
     )
+
+
+def _selector(node: Node, what: str, report: FileReport) -> DeviceSelector | None:
+    values = fields.mapping(_DEVICE, frozenset(), node, what, report)
+    return None if values is None else _selector_of(values, values.get("type"))
+
+
+def _selector_of(values: dict[str, Any], types: tuple[FileType, ...] | None) -> DeviceSelector:
+    return DeviceSelector(
+        frozenset(types) if types else None,
+        values.get("device"),
+        values.get("subsystem"),
+        values.get("udev") or (),
+        values.get("attrs") or (),
+        values.get("seat"),
+    )
+
+
+def _device_reference(node: Node, what: str, report: FileReport) -> DeviceReference | None:
+    if isinstance(node, MappingNode):
+        return _selector(node, "device group", report)
+    return _reference(node, what, report)
 
 
 def _client_reference(node: Node, what: str, report: FileReport) -> ClientReference | None:
@@ -234,10 +272,11 @@ def _rule(key: Scalar, node: Node, declarations: Declarations, report: FileRepor
     shown = f"rule {named.text!r}" if named else "a rule"
     _check_keys(values, node, shown, report)
     action = DENY if DENY in values else ALLOW
+    has_device = any(key in values for key in _OWN_DEVICE_KEYS)
     types = values.get("type")
     if action == ALLOW:
         _refuse_types_later(types or (), node, report)
-        types = types or (FileType.FILE,)
+        types = types or (DEVICE_TYPES if has_device or "devices" in values else (FileType.FILE,))
     declarations.rules.append(
         RuleDeclaration(
             report.position(node),
@@ -250,6 +289,9 @@ def _rule(key: Scalar, node: Node, declarations: Declarations, report: FileRepor
             values.get("clients") or (),
             values.get("except_clients") or (),
             values.get("until"),
+            _selector_of(values, None) if has_device else None,
+            (values["devices"] or ()) if "devices" in values else None,
+            values.get("except_devices") or (),
         )
     )
 
@@ -262,9 +304,16 @@ def _check_keys(values: dict[str, Any], node: Node, shown: str, report: FileRepo
     elif ALLOW not in values and DENY not in values:
         report.at(node, f"{shown} has neither 'allow' nor 'deny', expected one of them")
     elif ALLOW in values:
-        for key in ("clients", "paths"):
-            if key not in values:
-                report.at(node, f"{shown} has no {key!r}, which an allow needs")
+        selects = [key for key in (*_OWN_DEVICE_KEYS, "devices") if key in values]
+        if "clients" not in values:
+            report.at(node, f"{shown} has no 'clients', which an allow needs")
+        if "paths" not in values and not selects:
+            report.at(node, f"{shown} has no 'paths', which an allow needs, or 'devices'")
+        if "paths" in values and selects and "type" not in values:
+            # With paths and no type a rule is for regular files, which no device is.
+            report.at(
+                node, f"{shown} has 'paths' and {selects[0]!r} and no 'type', expected 'type: char' or block"
+            )
 
 
 def _refuse_types_later(types: tuple[FileType, ...], rule: MappingNode, report: FileReport) -> None:
@@ -299,6 +348,19 @@ _SOCKET: Mapping[str, fields.Field[Any]] = {
     "mode": fields.mode,
 }
 
+_OWN_DEVICE_KEYS = ("device", "subsystem", "udev", "attrs", "seat")
+_SELECTORS: Mapping[str, fields.Field[Any]] = {
+    "device": fields.any_of(fields.device_number),
+    "subsystem": fields.value_patterns,
+    "udev": fields.properties,
+    "attrs": fields.attributes,
+    "seat": fields.value_patterns,
+}
+_DEVICE: Mapping[str, fields.Field[Any]] = {
+    "type": fields.any_of(fields.word({kind.value: kind for kind in (FileType.CHAR, FileType.BLOCK)})),
+    **_SELECTORS,
+}
+
 _RULE: Mapping[str, fields.Field[Any]] = {
     "name": _reference,
     "clients": fields.any_of(_client_reference),
@@ -309,10 +371,13 @@ _RULE: Mapping[str, fields.Field[Any]] = {
     "paths": fields.any_of(fields.path_pattern),
     "except_paths": fields.any_of(fields.path_pattern),
     "until": fields.moment,
+    **_SELECTORS,
+    "devices": fields.any_of(_device_reference),
+    "except_devices": fields.any_of(_device_reference),
 }
 _RULE_LATER = frozenset(
     (
-        *("device", "devices", "except_devices", "subsystem", "udev", "attrs", "seat", "addresses"),
+        "addresses",
         *("lease", "renewable", "exclusive", "preempt", "limits", "revoke", "relay", "snapshot"),
         *("serial", "tun", "create", "temporary", "flags", "as", "netns", "accept"),
     )
@@ -324,7 +389,8 @@ _SECTIONS: Mapping[str, tuple[type[Node], _EntryReader]] = {
     "mask": (Sequence, _mask),
     "clients": (MappingNode, _named_client),
     "sockets": (MappingNode, _named_socket),
+    "devices": (MappingNode, _named_devices),
     "rules": (Sequence, _rule),
 }
-_TOP = "'version', 'mask', 'clients', 'sockets' and 'rules'"
-_SECTIONS_LATER = frozenset(("devices", "tests"))
+_TOP = "'version', 'mask', 'clients', 'sockets', 'devices' and 'rules'"
+_SECTIONS_LATER = frozenset(("tests",))

@@ -18,6 +18,7 @@ from policy import (
     parse_rights,
     rights_words,
 )
+from policy.devices import DeviceSelector
 from policy.explain import (
     ALLOWED,
     DENIED_BY_DEFAULT,
@@ -138,9 +139,12 @@ def test_explanation_without_an_object_is_the_lexical_verdict(case: Case) -> Non
 def test_explanation_knows_every_condition_that_a_rule_and_a_client_can_have() -> None:
     # Whoever adds one teaches policy/explain.py what to say of it.
     conditions = {"rights", "types", "paths", "except_paths", "clients", "except_clients", "until"}
-    assert set(Rule._fields) - conditions == {"id", "file", "line", "name", "action"}
+    conditions |= {"device", "devices", "except_devices"}
+    assert set(Rule._fields) - conditions == {"id", "file", "line", "name", "action", "terms", "accept"}
     known = {"users", "uids", "groups", "gids", "sockets", "any_account", "units", "exes", "labels"}
     assert set(Client._fields) == known
+    selector = {"types", "numbers", "subsystems", "properties", "attributes", "seats"}
+    assert set(DeviceSelector._fields) == selector
 
 
 # Tables
