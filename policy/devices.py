@@ -19,7 +19,7 @@ DEVICE_TYPES = frozenset((FileType.CHAR, FileType.BLOCK))
 
 # Where a device is that was attached to none: sd-login(3).
 FIRST_SEAT = "seat0"
-_SEAT_PROPERTY = "ID_SEAT"
+SEAT_PROPERTY = "ID_SEAT"
 
 DeviceNumber = tuple[int, int | None]
 """A major number, and a minor one or None for all of them."""
@@ -89,7 +89,7 @@ class DeviceSelector(NamedTuple):
                 yield None
             else:
                 if self.seats is not None:
-                    yield _is_one(self.seats, properties.get(_SEAT_PROPERTY) or FIRST_SEAT)
+                    yield _is_one(self.seats, properties.get(SEAT_PROPERTY) or FIRST_SEAT)
                 for name, values in self.properties:
                     yield _is_one(values, properties.get(name, ""))
         if self.attributes:

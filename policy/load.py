@@ -5,13 +5,14 @@ or of what stands in them. What higher tiers do to lower ones is the subject of 
 set, and whether they can be trusted, is the broker's.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from itertools import groupby
 from typing import NamedTuple, TypeVar
 
 from .clients import DEFAULT_SOCKET, Client, Clients
 from .decide import Policy
 from .devices import DeviceSelector
+from .nodes import Node
 from .patterns import parse_pattern
 from .problems import FileReport, PolicyError, Report, did_you_mean
 from .rules import ALLOW, Rule, SocketDeclaration, Source
@@ -57,11 +58,17 @@ def load(sources: Iterable[Source]) -> Policy:
     return load_set(sources).policy
 
 
-def load_set(sources: Iterable[Source]) -> PolicySet:
-    """Return what load() does, with what is masked and redefined. A file that another replaces is not read."""
+def load_set(
+    sources: Iterable[Source], read_test: Callable[[Node, FileReport], None] | None = None
+) -> PolicySet:
+    """Return what load() does, with what is masked and redefined. A file that another replaces is not read.
+
+    `read_test` takes each test of the files, and reports what is wrong with it; without it they are passed over.
+    """
     files, _ = counting(sources)
     report = Report()
     declarations = Declarations()
+    declarations.read_test = read_test
     for source in files:
         read_source(source, declarations, FileReport(source.name, report))
     tiers = Tiers({source.name: source.tier for source in files}, report)

@@ -86,6 +86,8 @@ class Declarations:
         self.devices: list[tuple[Named, tuple[DeviceSelector, ...]]] = []
         self.rules: list[RuleDeclaration] = []
         self.masks: list[Named] = []
+        self.read_test: Callable[[Node, FileReport], None] | None = None
+        """What takes each of the tests; None passes over them."""
 
 
 def read_source(source: Source, declarations: Declarations, report: FileReport) -> None:
@@ -93,7 +95,8 @@ def read_source(source: Source, declarations: Declarations, report: FileReport) 
     first: Scalar | None = None
     has_version = False
     try:
-        for section in read_sections(source.text, _TOP, report):
+        passed_over = _TESTS if declarations.read_test is None else frozenset[str]()
+        for section in read_sections(source.text, _TOP, report, passed_over):
             first = first or section.key
             has_version = has_version or section.key.text == "version"
             _read_section(section, declarations, report)
@@ -106,7 +109,7 @@ def read_source(source: Source, declarations: Declarations, report: FileReport) 
 def _read_section(section: Section, declarations: Declarations, report: FileReport) -> None:
     known = _SECTIONS.get(section.key.text)
     if known is None:
-        fields.unknown_key(section.key, _SECTIONS, _SECTIONS_LATER, report)
+        fields.unknown_key(section.key, _SECTIONS, frozenset(), report)
         return
     kind, read_entry = known
     if section.kind is not kind:
@@ -167,6 +170,11 @@ def _mask(key: Scalar, node: Node, declarations: Declarations, report: FileRepor
     rule = fields.rule_id(node, key.text, report)
     if rule is not None:
         declarations.masks.append(Named(rule, report.position(node)))
+
+
+def _test(key: Scalar, node: Node, declarations: Declarations, report: FileReport) -> None:
+    if declarations.read_test is not None:
+        declarations.read_test(node, report)
 
 
 def _declared_name(key: Scalar, what: str, reserved: str, report: FileReport) -> Named | None:
@@ -391,6 +399,7 @@ _SECTIONS: Mapping[str, tuple[type[Node], _EntryReader]] = {
     "sockets": (MappingNode, _named_socket),
     "devices": (MappingNode, _named_devices),
     "rules": (Sequence, _rule),
+    "tests": (Sequence, _test),
 }
-_TOP = "'version', 'mask', 'clients', 'sockets', 'devices' and 'rules'"
-_SECTIONS_LATER = frozenset(("tests",))
+_TOP = "'version', 'mask', 'clients', 'sockets', 'devices', 'rules' and 'tests'"
+_TESTS = frozenset(("tests",))
