@@ -23,6 +23,7 @@ from .schema import (
     DeviceReference,
     Named,
     RuleDeclaration,
+    Watch,
     read_source,
 )
 from .tiers import MaskedRule, Redefinition, Tiers, counting, rule_id
@@ -59,16 +60,19 @@ def load(sources: Iterable[Source]) -> Policy:
 
 
 def load_set(
-    sources: Iterable[Source], read_test: Callable[[Node, FileReport], None] | None = None
+    sources: Iterable[Source],
+    read_test: Callable[[Node, FileReport], None] | None = None,
+    watch: Watch | None = None,
 ) -> PolicySet:
     """Return what load() does, with what is masked and redefined. A file that another replaces is not read.
 
     `read_test` takes each test of the files, and reports what is wrong with it; without it they are passed over.
+    `watch` sees what is read come, file after file as counting() has them.
     """
     files, _ = counting(sources)
     report = Report()
     declarations = Declarations()
-    declarations.read_test = read_test
+    declarations.read_test, declarations.watch = read_test, watch
     for source in files:
         read_source(source, declarations, FileReport(source.name, report))
     tiers = Tiers({source.name: source.tier for source in files}, report)

@@ -5,7 +5,7 @@ and what this version of the language cannot give. Names that lead from one decl
 in another file, are kept with their places for `load` to resolve.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from . import fields
@@ -77,6 +77,10 @@ class RuleDeclaration(NamedTuple):
     except_devices: tuple[DeviceReference, ...] = ()
 
 
+Watch = Callable[[str, Iterator[tuple[Scalar | None, Node]]], Iterator[tuple[Scalar | None, Node]]]
+"""Hands on the entries of a section of the named file, and sees them come."""
+
+
 class Declarations:
     """What a file declares, or a set of files."""
 
@@ -88,6 +92,8 @@ class Declarations:
         self.masks: list[Named] = []
         self.read_test: Callable[[Node, FileReport], None] | None = None
         """What takes each of the tests; None passes over them."""
+        self.watch: Watch | None = None
+        """Who wants to see how far the reading is."""
 
 
 def read_source(source: Source, declarations: Declarations, report: FileReport) -> None:
@@ -115,7 +121,8 @@ def _read_section(section: Section, declarations: Declarations, report: FileRepo
     if section.kind is not kind:
         _refuse_kind(section, kind, report)
         return
-    for key, node in section.entries:
+    entries = section.entries
+    for key, node in entries if declarations.watch is None else declarations.watch(report.file, entries):
         read_entry(key or section.key, node, declarations, report)
 
 

@@ -16,7 +16,7 @@ from .nodes import Mapping as MappingNode
 from .nodes import Node
 from .problems import FileReport, PolicyError, Position, Report, did_you_mean
 from .rules import ALLOW, DENY, Object, Request, Source
-from .schema import Named
+from .schema import Named, Watch
 from .testfacts import read_client, read_object
 from .tiers import counting, rule_id
 from .words import NO_RIGHTS, RIGHT_WORDS, Rights
@@ -49,8 +49,10 @@ class _Declared(NamedTuple):
     socket: Named | None
 
 
-def load_with_tests(sources: Iterable[Source]) -> tuple[PolicySet, tuple[PolicyTest, ...]]:
-    """Return what load_set() does, and the tests of its files, by tier and file.
+def load_with_tests(
+    sources: Iterable[Source], watch: Watch | None = None
+) -> tuple[PolicySet, tuple[PolicyTest, ...]]:
+    """Return what load_set() does, and the tests of its files, by tier and file; `watch` is load_set()'s.
 
     Raises PolicyError with all problems of both; names in the tests are resolved when there are no others.
     """
@@ -63,7 +65,7 @@ def load_with_tests(sources: Iterable[Source]) -> tuple[PolicySet, tuple[PolicyT
         if test is not None:
             declared.append(test)
 
-    loaded = load_set(files, read)
+    loaded = load_set(files, read, watch)
     report = Report()
     resolver = _Resolver(loaded, report)
     tests = tuple(resolver.resolved(test) for test in declared)

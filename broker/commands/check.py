@@ -3,13 +3,13 @@
 import argparse
 from collections.abc import Sequence
 
+from broker.commands.check_loading import load_to_check
 from broker.commands.check_reading import NOT_LOOKED_AT_OFFLINE, add_options, files_to_check
 from broker.commands.check_report import Checked, as_json, print_text
 from broker.commands.check_tests import tested
 from broker.commands.policies import show_problems
-from broker.policyfiles import TIERS, load_files_by
+from broker.policyfiles import TIERS
 from policy import PolicyError
-from policy.testcases import load_with_tests
 
 _EPILOG = """\
 Whoever can change a policy file, or a directory above it, decides what the broker gives. So these must belong to root
@@ -42,7 +42,7 @@ def main(arguments: Sequence[str]) -> int:
     if files is None:
         return 2
     try:
-        loaded, tests = load_files_by(load_with_tests, files)
+        loaded, tests = load_to_check(files)
     except PolicyError as error:
         show_problems(error.problems, options.json)
         return 1

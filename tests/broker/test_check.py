@@ -341,15 +341,21 @@ def shown(master: int) -> str:
         return ""
 
 
-def test_progress_is_drawn_on_a_terminal_and_taken_away(
+def test_progress_of_reading_and_of_tests_is_drawn_on_a_terminal_and_taken_away(
     terminal: int, good: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(progress, "_PATIENCE", 0)
     monkeypatch.setattr(progress, "_EVERY", 0)
-    assert check.main([str(good)]) == 0
+    written(good.parent, "later.yaml", "version: 1\nclients: {lab: {uid: 5}}\n")
+    assert check.main([str(good.parent)]) == 0
     clear = "\r\x1b[K"
-    bars = f"{clear}[{'.' * 30}] 0 of 2 tests{clear}[{'#' * 15}{'.' * 15}] 1 of 2 tests"
-    assert shown(terminal) == bars + clear
+    *bars, rest = shown(terminal).split(clear)
+    assert [re.sub(r"^\[#*\.*\] ", "", bar) for bar in bars if bar] == [
+        *(f"{line} of 12 lines" for line in (1, 3, 4, 5, 7, 8, 10, 11)),
+        *("0 of 2 tests", "1 of 2 tests"),
+    ]
+    assert f"[{'#' * 15}{'.' * 15}] 1 of 2 tests" in bars
+    assert (rest, all(len(re.sub(r"[^#.]", "", bar)) == 30 for bar in bars if bar)) == ("", True)
     assert clear not in capsys.readouterr().out
 
 
