@@ -63,6 +63,13 @@ class DeviceSelector(NamedTuple):
         if self.seats is not None:
             yield "seat", DeviceSelector(seats=self.seats)
 
+    @property
+    def needs_facts(self) -> bool:
+        """Whether more than a device's kind and number is asked for."""
+        return bool(
+            self.properties or self.attributes or self.subsystems is not None or self.seats is not None
+        )
+
     def holds(self, kind: FileType | None, device: Device | None) -> bool | None:
         """Tell whether it is for the object of that kind; None where that depends on what is not known."""
         if kind is not None and kind not in DEVICE_TYPES:

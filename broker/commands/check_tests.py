@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from broker.commands.explain_words import near_json, near_rows, object_words, peer_words, printable_line
+from broker.commands.explain_words import near_json, near_rows, peer_words, printable_line
 from broker.commands.progress import tracked
 from policy import Object, PolicySet, Rule, Source, rights_words
 from policy.moments import moment_text
@@ -65,7 +65,7 @@ def _rows(loaded: PolicySet, test: PolicyTest) -> list[tuple[str, str]]:
     asked = f"{test.request.path} {' '.join(rights_words(test.request.needed))}"
     optional = rights_words(test.request.optional)
     rows.append(("asked", f"{asked}, would like {' '.join(optional)}" if optional else asked))
-    rows.append(("object", f"{object_words(test.object, None)}{_device_words(test.object)}"))
+    rows.append(("object", _object_words(test.object)))
     rows.append(("client", peer_words(test.peer)))
     if test.now is not None:
         rows.append(("at", moment_text(int(test.now))))
@@ -77,16 +77,17 @@ def _rows(loaded: PolicySet, test: PolicyTest) -> list[tuple[str, str]]:
     return [*rows, *near_rows(explanation)]
 
 
-def _device_words(found: Object) -> str:
+def _object_words(found: Object) -> str:
+    """All that the test says of it: what it does not is what a failure is often about."""
+    words = [found.path, found.type.value if found.type is not None else ""]
     device = found.device
-    if device is None:
-        return ""
-    words = [] if device.number is None else [f"{device.number[0]}:{device.number[1]}"]
-    words += [device.subsystem] if device.subsystem is not None else []
-    words += [f"{name}={value}" for name, value in (device.properties or {}).items()]
-    for one in device.attributes or ():
-        words += [f"attrs{{{name}}}={value}" for name, value in one.items()]
-    return "".join(f" {word}" for word in words)
+    if device is not None:
+        words += [] if device.number is None else [f"{device.number[0]}:{device.number[1]}"]
+        words += [] if device.subsystem is None else [device.subsystem]
+        words += [f"{name}={value}" for name, value in (device.properties or {}).items()]
+        for one in device.attributes or ():
+            words += [f"attrs{{{name}}}={value}" for name, value in one.items()]
+    return " ".join(words)
 
 
 def overruled_text(changed: Sequence[Result]) -> list[str]:
