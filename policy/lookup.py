@@ -93,6 +93,11 @@ def _types_in_question(rule: Rule) -> frozenset[FileType]:
     return kinds
 
 
+def _is_among(kind: FileType | None, kinds: frozenset[FileType]) -> bool:
+    """Tell whether `kind` may be one of `kinds`."""
+    return bool(kinds) if kind is None else kind in kinds
+
+
 class _Expansions:
     """The rules whose paths hold variables, as they read for whom the variables stand for the same."""
 
@@ -256,7 +261,7 @@ class RuleLookup:
         if not self._mentions_devices or (object.type is not None and object.type not in DEVICE_TYPES):
             return False
         facts = self._facts_about(peer)
-        if any(object.type in rules.types for rules in (*facts.device_allows, *facts.device_denies)):
+        if any(_is_among(object.type, one.types) for one in (*facts.device_allows, *facts.device_denies)):
             return True
         names = dict.fromkeys((path, object.path, *object.names))
         by_path = [
@@ -265,7 +270,7 @@ class RuleLookup:
         ]
         if self._varying_allows:
             by_path += self._expanded_for(peer).allows.find(split(path))
-        return any(object.type in _types_in_question(entry.rule) for entry in by_path)
+        return any(_is_among(object.type, _types_in_question(entry.rule)) for entry in by_path)
 
     def deny_literals(self, peer: Peer, rights: int, now: float | None) -> tuple[str, ...]:
         """Return the literal paths of the denies that list one of `rights`, may concern `peer` and are not over."""
