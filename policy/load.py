@@ -50,6 +50,8 @@ class PolicySet(NamedTuple):
     policy: Policy
     masked: tuple[MaskedRule, ...]
     redefined: tuple[Redefinition, ...]
+    devices: Mapping[str, tuple[DeviceSelector, ...]]
+    """The groups of devices by name."""
 
 
 def load(sources: Iterable[Source]) -> Policy:
@@ -70,7 +72,7 @@ def load_set(sources: Iterable[Source]) -> PolicySet:
     if report.problems:
         raise PolicyError(report.problems)
     policy = Policy(rules, linker.sockets, _digest(files))
-    return PolicySet(policy, tuple(tiers.masked), tuple(tiers.redefined))
+    return PolicySet(policy, tuple(tiers.masked), tuple(tiers.redefined), linker.devices)
 
 
 class _Linker:
@@ -84,7 +86,7 @@ class _Linker:
             name: self._linked_client(client)
             for name, client in tiers.by_name("client", declarations.clients).items()
         }
-        self._devices = tiers.by_name("device group", declarations.devices)
+        self.devices = tiers.by_name("device group", declarations.devices)
         named = [rule.name for rule in declarations.rules if rule.name is not None]
         tiers.by_name("rule", [(name._replace(text=rule_id(name)), name) for name in named])
 
@@ -142,7 +144,7 @@ class _Linker:
         groups = [
             (reference,)
             if isinstance(reference, DeviceSelector)
-            else self._known(reference, self._devices, "device group")
+            else self._known(reference, self.devices, "device group")
             for reference in references
         ]
         return tuple(selector for group in groups for selector in group or ())

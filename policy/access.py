@@ -1,0 +1,217 @@
+"""What each of many peers can have of an object, whatever it asks for.
+
+Nothing here decides anything: each answer is `Policy.decide`'s own. Peers that no rule about the object tells apart
+are one kind, and one of each kind is decided for. Two peers are of a kind when every condition on clients in those
+rules, and every path in them that holds a variable, comes out the same for both: a decision depends on nothing else
+of a peer.
+
+Imported by those who look at a policy as a whole: a broker that serves never loads it.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from functools import reduce
+from itertools import combinations
+from operator import or_
+from typing import NamedTuple
+
+from .clients import Client, Peer
+from .decide import Policy
+from .devices import any_holds
+from .index import PathIndex
+from .paths import split
+from .patterns import PathPattern
+from .rules import ALLOW, DENY, Object, Request, Rule, Verdict
+from .variables import Variables, certainly, possibly, variables_of
+from .words import NO_RIGHTS, Rights, with_implied, without_implied
+
+_EVERY_BIT = tuple(right.value for right in Rights)
+_ANYBODY = Variables(None, None, None)
+
+
+class Reach(NamedTuple):
+    """What one peer can have of one object."""
+
+    grants: tuple[Verdict, ...]
+    """The largest sets of rights that a request gets, each with the rule that gives it; the larger first.
+
+    A request gets its rights when one of them has them all, and else nothing.
+    """
+    denied_by: Rule | None
+    """When nothing is to be had: a deny that matches."""
+
+
+class Subject(NamedTuple):
+    """An object under the path by which it is asked for."""
+
+    path: str
+    object: Object
+    same: frozenset[str] = frozenset()
+    """Those of literals() that are other names of the object."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Every name that a rule could know it by."""
+        return tuple(dict.fromkeys((self.path, self.object.path, *self.object.names, *self.same)))
+
+
+def literals(policy: Policy, peers: Iterable[Peer]) -> frozenset[str]:
+    """Return all paths that may be other names of an object which a rule means, whoever of `peers` asks."""
+    fixed: set[str] = set()
+    varying: set[PathPattern] = set()
+    for rule in policy.rules:
+        for pattern in rule.paths if rule.action == DENY else rule.except_paths:
+            if pattern.variables:
+                varying.add(pattern)
+            elif pattern.literal:
+                fixed.add(pattern.text)
+    if varying:
+        for variables in {variables_of(peer) for peer in peers}:
+            expanded = [certainly(pattern, variables) for pattern in varying]
+            fixed.update(one.text for one in expanded if one is not None and one.literal)
+    return frozenset(fixed)
+
+
+def reach(policy: Policy, subject: Subject, peer: Peer, now: float | None = None) -> Reach:
+    """Return what `peer` can have of `subject` at that time."""
+    obtainable = 0
+    refusing: Rule | None = None
+    for right in _rights_of_allows(policy):
+        verdict = _decided(policy, subject, peer, right, now)
+        if verdict.allowed:
+            obtainable |= with_implied(right)
+        else:
+            refusing = refusing or verdict.rule
+    # More rights are never easier: what is not to be had alone is not to be had with others.
+    grants: list[Verdict] = []
+    for rights in _parts(obtainable):
+        if any(not rights & ~int(grant.rights) for grant in grants):
+            continue
+        verdict = _decided(policy, subject, peer, rights, now)
+        if verdict.allowed:
+            grants.append(verdict)
+    return Reach(tuple(grants), None if grants else refusing)
+
+
+def _rights_of_allows(policy: Policy) -> list[int]:
+    given = reduce(or_, (int(rule.rights) for rule in policy.rules if rule.action == ALLOW), 0)
+    return [right for right in _EVERY_BIT if right & given]
+
+
+def _parts(rights: int) -> list[int]:
+    """The sets of some of `rights`, the largest first; of one size in the order of the words."""
+    bits = [right for right in _EVERY_BIT if right & rights]
+    parts = {
+        with_implied(sum(chosen)): None
+        for size in range(len(bits), 0, -1)
+        for chosen in combinations(bits, size)
+    }
+    return sorted(parts, key=lambda part: -without_implied(part).bit_count())
+
+
+def _decided(policy: Policy, subject: Subject, peer: Peer, rights: int, now: float | None) -> Verdict:
+    request = Request(subject.path, Rights(rights), NO_RIGHTS)
+    found = subject.object
+    if subject.same:
+        considered = policy.consider(request, peer, now)
+        if considered.refusal is not None:
+            return considered.refusal
+        more = [name for name in considered.deny_literals if name in subject.same]
+        found = found._replace(names=(*found.names, *more))
+    return policy.decide(request, peer, found, now)
+
+
+class AccessTable:
+    """Finds what each of some peers can have of objects, at one time."""
+
+    def __init__(self, policy: Policy, peers: Sequence[Peer], now: float | None = None) -> None:
+        self._policy = policy
+        self._peers = peers
+        self._now = now
+        self._variables = [variables_of(peer) for peer in peers]
+        self._masks: dict[tuple[Client, bool], int] = {}
+        self._everywhere = [rule for rule in policy.rules if rule.action == DENY and not rule.paths]
+        fixed: list[tuple[PathPattern, Rule]] = []
+        self._varying: list[tuple[PathPattern, Rule]] = []
+        for rule in policy.rules:
+            for pattern in rule.paths:
+                (self._varying if pattern.variables else fixed).append((pattern, rule))
+        self._fixed = PathIndex(fixed)
+
+    def reaches(self, subject: Subject) -> list[tuple[tuple[int, ...], Reach]]:
+        """Return what the peers can have of `subject`, as numbers of peers; each peer is in one of the entries."""
+        found: dict[object, tuple[list[int], Reach]] = {}
+        for kind in self._kinds(subject):
+            members = list(_members(kind))
+            answer = reach(self._policy, subject, self._peers[members[0]], self._now)
+            found.setdefault(_told_apart_by(answer), ([], answer))[0].extend(members)
+        return [(tuple(sorted(members)), answer) for members, answer in found.values()]
+
+    def rules_about(self, subject: Subject) -> list[Rule]:
+        """Return the rules that may be about `subject`, for some peer or other, by id."""
+        found: dict[str, Rule] = {rule.id: rule for rule in self._everywhere}
+        for name in map(split, subject.names):
+            for rule in self._fixed.find(name):
+                found[rule.id] = rule
+            for pattern, rule in self._varying:
+                if possibly(pattern, _ANYBODY).matches(name):
+                    found[rule.id] = rule
+        return [found[id] for id in sorted(found) if _may_be_about(found[id], subject.object)]
+
+    def _kinds(self, subject: Subject) -> list[int]:
+        """The peers in sets that no rule about `subject` tells apart; a set is a number with one bit for each peer."""
+        kinds = [(1 << len(self._peers)) - 1] if self._peers else []
+        for mask in self._tellings(subject):
+            split_up = [(kind & mask, kind & ~mask) for kind in kinds]
+            kinds = [part for parts in split_up for part in parts if part]
+        return kinds
+
+    def _tellings(self, subject: Subject) -> Iterator[int]:
+        """Yield all that the rules about `subject` ask of a peer, as the set of those of whom it is true."""
+        paths = [split(name) for name in subject.names]
+        for rule in self.rules_about(subject):
+            is_allow = rule.action == ALLOW
+            for client in rule.clients:
+                yield self._matching(client, certainly=is_allow)
+            for client in rule.except_clients:
+                yield self._matching(client, certainly=not is_allow)
+            for pattern in rule.paths + rule.except_paths:
+                if pattern.variables:
+                    for path in paths:
+                        yield from self._naming(pattern, path)
+
+    def _matching(self, client: Client, certainly: bool) -> int:
+        mask = self._masks.get((client, certainly))
+        if mask is None:
+            matches = client.certainly_matches if certainly else client.possibly_matches
+            mask = self._masks[client, certainly] = _mask(matches(peer) for peer in self._peers)
+        return mask
+
+    def _naming(self, pattern: PathPattern, path: Sequence[str]) -> Iterator[int]:
+        expanded = [certainly(pattern, variables) for variables in self._variables]
+        yield _mask(one is not None and one.matches(path) for one in expanded)
+        yield _mask(possibly(pattern, variables).matches(path) for variables in self._variables)
+
+
+def _told_apart_by(answer: Reach) -> object:
+    grants = tuple((int(grant.rights), grant.rule.id if grant.rule else "") for grant in answer.grants)
+    return grants, answer.denied_by.id if answer.denied_by else None
+
+
+def _may_be_about(rule: Rule, object: Object) -> bool:
+    kind, device = object.type, object.device
+    return (
+        (rule.types is None or kind is None or kind in rule.types)
+        and (rule.device is None or rule.device.holds(kind, device) is not False)
+        and (rule.devices is None or any_holds(rule.devices, kind, device) is not False)
+    )
+
+
+def _mask(truths: Iterable[bool]) -> int:
+    return int("".join("1" if truth else "0" for truth in truths)[::-1] or "0", 2)
+
+
+def _members(mask: int) -> Iterator[int]:
+    while mask:
+        lowest = mask & -mask
+        yield lowest.bit_length() - 1
+        mask ^= lowest
