@@ -60,6 +60,18 @@ class Permissions(NamedTuple):
             return answers.pop() if len(answers) == 1 else None
         return self._by_group(gids, wanted, mask)
 
+    def lets_by(self, uid: int, gids: frozenset[int]) -> tuple[int, str]:
+        """What it is about that user that counts, in words, and a number to sort by."""
+        if uid == 0:
+            return 0, "root"
+        if uid == self.uid:
+            return 1, "owner"
+        if any((tag, id) == (_ACL_USER, uid) for tag, _, id in self.acl):
+            return 2, "ACL"
+        groups = (self.gid, *(id for tag, _, id in self.acl if tag == _ACL_GROUP))
+        shared = [gid for gid in groups if gid in gids]
+        return (3, f"group {group_name(shared[0])}") if shared else (4, "everybody")
+
     def _by_group(self, gids: frozenset[int], wanted: int, mask: int) -> bool:
         # With an ACL the group bits of the mode are its mask, and the owning group has an entry.
         entries = [
@@ -110,19 +122,22 @@ class WayUnknown(Exception):
     """A directory above cannot be looked at; the message says which, and why."""
 
 
-def way_to(walker: Walker, walked: Walked) -> Way:
-    """The way to what was found. Raises WayUnknown."""
-    passed = []
-    for directory in _directories(walked.path):
+def way_to(walker: Walker, walked: Walked, known: dict[str, Permissions] | None = None) -> Way:
+    """The way to what was found. Raises WayUnknown. `known` keeps the directories for further objects."""
+    known = {} if known is None else known
+    directories = _directories(walked.path)
+    for directory in directories:
+        if directory in known:
+            continue
         try:
             found = walker.walk(directory)
         except (MayBlock, WalkFailed, WalkRefused, OSError) as error:
             raise WayUnknown(f"{directory} cannot be looked at: {error}") from None
         try:
-            passed.append((directory, permissions_of(found)))
+            known[directory] = permissions_of(found)
         finally:
             os.close(found.fd)
-    return Way(tuple(passed), permissions_of(walked))
+    return Way(tuple((directory, known[directory]) for directory in directories), permissions_of(walked))
 
 
 def outside(walker: Walker, walked: Walked, peer: Peer, rights: Rights) -> Outside:
