@@ -142,15 +142,6 @@ class Survey:
             identities,
         )
 
-    def nodes(self) -> tuple[list[str], bool]:
-        """The device nodes below /dev and the links below it to such, and whether there are more than are told."""
-        try:
-            systems = self._systems | {os.stat(_DEV).st_dev}
-        except OSError:
-            return [], False
-        names = list(islice(_below(_DEV, systems), NAMES_PER_SEARCH + 1))
-        return sorted(filter(_leads_to_node, names[:NAMES_PER_SEARCH])), len(names) > NAMES_PER_SEARCH
-
     def expand(self, pattern: PathPattern) -> tuple[list[str], bool]:
         """The paths that there are of those that `pattern` matches, and whether there are more than are told.
 
@@ -209,6 +200,16 @@ class Survey:
             return os.open(f"/proc/self/fd/{walked.fd}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         finally:
             os.close(walked.fd)
+
+
+def nodes_below_dev() -> tuple[list[str], bool]:
+    """The device nodes below /dev and the links below it to such, and whether there are more than are told."""
+    try:
+        systems = device_systems() | {os.stat(_DEV).st_dev}
+    except OSError:
+        return [], False
+    names = list(islice(_below(_DEV, systems), NAMES_PER_SEARCH + 1))
+    return sorted(filter(_leads_to_node, names[:NAMES_PER_SEARCH])), len(names) > NAMES_PER_SEARCH
 
 
 class _Budget:

@@ -13,7 +13,7 @@ from broker.peers import PeerFinder
 from broker.policyfiles import TIERS
 from broker.population import Somebody, everybody
 from broker.reaching import Reaching, Sheet
-from broker.survey import UNKNOWN, Facts, Seen, Survey, Unseen
+from broker.survey import UNKNOWN, Facts, Seen, Survey, Unseen, nodes_below_dev
 from policy import ALLOW, FileType, PathPattern, Peer, Policy, PolicySet
 from policy.access import literals
 from policy.devices import DEVICE_TYPES, any_holds
@@ -249,7 +249,7 @@ class _Choice:
             self.absent.append(seen)
 
     def _nodes(self) -> list[str]:
-        paths, is_cut = self._survey.nodes()
+        paths, is_cut = nodes_below_dev()
         if is_cut:
             self.cut.append(f"/dev: of what lies below it the first {len(paths):,} nodes")
         return paths

@@ -5,6 +5,7 @@ browser all but its own style and its own script, by their hashes. On paper tabl
 on a narrow screen a row becomes a card.
 """
 
+import re
 from base64 import b64encode
 from collections.abc import Iterable, Sequence
 from hashlib import sha256
@@ -225,7 +226,7 @@ def _table(heads: Sequence[str], caption: str, rows: str) -> str:
 
 
 def _row(row: Row) -> str:
-    is_named = row.kind == REST or all(name in row.label.split() for name in row.accounts)
+    is_named = row.kind == REST or set(row.accounts) <= set(re.split(r"[ ,()]", row.label))
     names = "" if is_named else f'<span class="names">{_names(row.accounts)}</span>'
     mark = "&nbsp;*" if row.kind == RULE else ""
     who = _escaped(row.label) + mark + names
