@@ -21,6 +21,10 @@ REST = "rest"
 
 MARKS_COUNT = "some units, programs or labels excepted"
 
+HIDDEN = "it has hard links, and a pattern may deny it by another name"
+
+_Denied = dict[tuple[str, bool], tuple[Rule | None, list[int]]]
+
 # So many accounts are named in a row that no client of a rule gives a name to.
 _NAMED = 3
 
@@ -117,7 +121,7 @@ class Reaching:
         reaches = self._table.reaches(seen.subject)
         strict = self._strictly(seen)
         rows: list[Row] = []
-        denied: dict[str, tuple[Rule | None, list[int]]] = {}
+        denied: _Denied = {}
         grants: dict[tuple[str, int], tuple[Verdict, list[int]]] = {}
         for members, answer in reaches:
             for verdict in answer.grants:
@@ -125,7 +129,8 @@ class Reaching:
                 grants.setdefault(key, (verdict, []))[1].extend(members)
             if not answer.grants:
                 by = answer.denied_by
-                denied.setdefault(by.id if by else "", (by, []))[1].extend(members)
+                key_of_refusal = (by.id if by else "", answer.hidden)
+                denied.setdefault(key_of_refusal, (by, []))[1].extend(members)
         for key in sorted(grants):
             rows += self._granted(*grants[key], strict)
         rows += self._refused_marks(seen, denied)
@@ -169,7 +174,7 @@ class Reaching:
             for names in [self._names(ones)]
         ]
 
-    def _refused_marks(self, seen: Seen, denied: dict[str, tuple[Rule | None, list[int]]]) -> list[Row]:
+    def _refused_marks(self, seen: Seen, denied: _Denied) -> list[Row]:
         """Whom a rule about the object means by other marks, and who get nothing for a deny."""
         wanted = {
             client
@@ -184,20 +189,20 @@ class Reaching:
                 rows += self._marked(marked, NO_RIGHTS, rule)
         return rows
 
-    def _refused_accounts(
-        self, denied: dict[str, tuple[Rule | None, list[int]]], has_others: bool
-    ) -> list[Row]:
+    def _refused_accounts(self, denied: _Denied, has_others: bool) -> list[Row]:
         rows: list[Row] = []
-        for id in sorted(denied, reverse=True):  # the default last
-            rule, members = denied[id]
+        for key in sorted(denied, reverse=True):  # the default last
+            rule, members = denied[key]
             names = self._names(one for one in members if one in self._accounts)
             if not names:
                 continue
-            whole = "everyone else" if has_others or rows or len(denied) > 1 else "everyone"
-            is_last = id == min(denied)
-            few = " ".join(names) if len(names) <= _NAMED else "accounts"
-            who = whole if is_last else f"user {few}" if few != "accounts" else few
-            rows.append(Row(who, REST, names, len(names), NO_RIGHTS, rule))
+            is_last = key == min(denied)
+            if is_last:
+                who = "everyone else" if has_others or rows else "everyone"
+            else:
+                who = f"user {' '.join(names)}" if len(names) <= _NAMED else "accounts"
+            note = HIDDEN if key[1] else ""
+            rows.append(Row(who, REST, names, len(names), NO_RIGHTS, rule, note))
         return rows
 
     def _names(self, members: Iterable[int]) -> tuple[str, ...]:

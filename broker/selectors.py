@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from policy import FileType, PolicyError, Source, load_set
+from policy import FileType, PolicyError, Source, load
 from policy.devices import Device, any_holds
 
 # Attributes in sysfs that tell what a device is, by the bus that it is on.
@@ -19,7 +19,9 @@ _PRODUCT_ATTRIBUTES = (("idVendor", "idProduct"), ("vendor", "device"))
 ATTRIBUTES = frozenset((*(name for pair in _PRODUCT_ATTRIBUTES for name in pair), "serial"))
 
 _NAME_LENGTH = 40
-_SPECIAL = re.compile(r"[*?\[]")
+_SPECIAL = re.compile(r"[*?\[{}]")
+_WILD = re.compile(r"[*?\[]")
+_PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*|[0-9]+:[0-9]+")
 # Of a USB device the path ends in its configuration and interface: pci-0000:00:14.0-usb-0:2:1.0.
 _USB_INTERFACE = re.compile(r"(-usb-[0-9:.]*):[0-9]+\.[0-9]+.*")
 
@@ -104,13 +106,22 @@ def _comment(text: str) -> str:
 
 
 def _quoted(text: str) -> str:
-    """A scalar that is nothing but this text, whatever is in it: double quotes know two escapes here."""
-    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    """A scalar that is nothing but this text, whatever is in it."""
+    if _PLAIN.fullmatch(text):
+        return text
+    return '"' + "".join(map(_in_quotes, text)) + '"'
+
+
+def _in_quotes(character: str) -> str:
+    """A character between double quotes; YAML 1.1 knows numbers of four and of eight digits."""
+    if character in '"\\':
+        return f"\\{character}"
+    return character if character.isprintable() else f"\\U{ord(character):08x}"
 
 
 def _literally(value: str) -> str:
-    """The value pattern that means `value` and nothing else."""
-    return _SPECIAL.sub(lambda match: f"[{match[0]}]", value)
+    """The value pattern that means `value` and nothing else; braces are special beside wildcards alone."""
+    return value if _WILD.search(value) is None else _SPECIAL.sub(lambda match: f"[{match[0]}]", value)
 
 
 class _Adviser:
@@ -134,7 +145,9 @@ class _Adviser:
         self._offer_serial(product)
         port = self._properties.get("ID_PATH", "")
         if port:
-            about = f"Whatever of that sort is plugged in there: port {port}. Of use where two devices are alike."
+            about = (
+                f"Whatever of that sort is plugged in there: port {port}. Of use where two devices are alike."
+            )
             self._offer("port", {**self._sort(), "udev": {**self._part(), "ID_PATH": port}}, [about], True)
             if product:
                 about = "This product, and only in that port."
@@ -142,7 +155,9 @@ class _Adviser:
                 self._offer("product-port", {**self._sort(), **both}, [about], True)
         self._offer_number()
         if self._node.path.startswith("/dev/pts/"):
-            self._remarks.append("a pseudoterminal comes and goes with its session: no selector is for it alone")
+            self._remarks.append(
+                "a pseudoterminal comes and goes with its session: no selector is for it alone"
+            )
         return Advice(tuple(self._found), tuple(self._remarks))
 
     def _base_name(self) -> str:
@@ -195,19 +210,13 @@ class _Adviser:
         return [f"Every device of this make and model{f': {called}' if called else ''}."]
 
     def _offer_serial(self, product: Mapping[str, Mapping[str, str]]) -> None:
-        serial = self._properties.get("ID_SERIAL_SHORT", "")
-        condition: dict[str, Mapping[str, str]] = {"udev": {"ID_SERIAL_SHORT": _literally(serial)}}
-        if not serial and not product and self._properties.get("ID_SERIAL"):
-            # What has no ids (a virtual disk) may have a serial all the same.
-            serial = self._properties["ID_SERIAL"]
-            condition = {"udev": {**self._part(), "ID_SERIAL": _literally(serial)}}
-        if not serial:
-            serial, condition = self._serial_of_attributes()
+        serial, wanted = self._serial(product)
         if not serial:
             if product:
-                self._remarks.append("it has no serial: two of its make and model differ by their ports alone")
+                self._remarks.append(
+                    "no serial is known: two of its make and model differ by their ports alone"
+                )
             return
-        wanted = _merged(product, condition)
         others = [one for one in self._matched({**self._sort(), **wanted}) if one.path != self._node.path]
         twins = [one.path for one in others if not self._is_same_device(one)]
         if twins:
@@ -220,17 +229,30 @@ class _Adviser:
             (one.device.properties or {}).get("ID_USB_INTERFACE_NUM") != interface for one in others
         ):
             wanted = _merged(wanted, {"udev": {"ID_USB_INTERFACE_NUM": _literally(interface)}})
-        about = [f"This one alone, by its serial {serial}.", "The device itself says its serial: another can say it."]
+        about = [
+            f"This one alone, by its serial {serial}.",
+            "The device itself says its serial: another can say it.",
+        ]
         self._offer("serial", {**self._sort(), **wanted}, about, True)
 
-    def _serial_of_attributes(self) -> tuple[str, dict[str, Mapping[str, str]]]:
-        """The serial by sysfs alone, together with the ids of the same device."""
-        if self._node.device.properties is not None:
-            return "", {}
-        for one in self._node.device.attributes or ():
-            serial = one.get("serial")
-            if serial and one.get("idVendor"):
-                return serial, {"attrs": {"serial": _literally(serial)}}
+    def _serial(self, product: Mapping[str, Mapping[str, str]]) -> tuple[str, dict[str, Mapping[str, str]]]:
+        """The serial, and the conditions for it; a serial that is empty is none."""
+        serial = self._properties.get("ID_SERIAL_SHORT", "")
+        if serial:
+            return serial, _merged(product, {"udev": {"ID_SERIAL_SHORT": _literally(serial)}})
+        serial = self._properties.get("ID_SERIAL", "")
+        if serial and not product:  # a virtual disk; with ids udev makes one up of these
+            return serial, {"udev": {**self._part(), "ID_SERIAL": _literally(serial)}}
+        # All attributes of a selector are those of one device in sysfs.
+        for place, one in enumerate(self._node.device.attributes or ()):
+            serial = one.get("serial") or ""
+            ids = {name: _literally(one[name] or "") for name in _PRODUCT_ATTRIBUTES[0] if one.get(name)}
+            if serial and (ids or place == 0):
+                attributes = {**ids, "serial": _literally(serial)}
+                part = self._part()
+                return serial, {"attrs": attributes, **({"udev": part} if part else {})}
+            if ids:
+                break  # what is above is the hub, and has a serial of its own
         return "", {}
 
     def _is_same_device(self, other: Node) -> bool:
@@ -268,7 +290,7 @@ class _Adviser:
         """The present nodes that the loader's own reading of these conditions is for; none when it does not load."""
         text = policy_text([Suggestion("it", conditions, (), False, ())], comments=False)
         try:
-            selectors = load_set([Source("it.yaml", f"version: 1\n{text}")]).devices["it"]
+            selectors = load([Source("it.yaml", f"version: 1\n{text}")]).device_groups["it"]
         except PolicyError:
             return []
         return [one for one in self._present if any_holds(selectors, one.kind, one.device) is True]
@@ -277,6 +299,4 @@ class _Adviser:
 def _merged(
     first: Mapping[str, Mapping[str, str]], second: Mapping[str, Mapping[str, str]]
 ) -> dict[str, Mapping[str, str]]:
-    return {
-        key: {**first.get(key, {}), **second.get(key, {})} for key in dict.fromkeys((*first, *second))
-    }
+    return {key: {**first.get(key, {}), **second.get(key, {})} for key in dict.fromkeys((*first, *second))}

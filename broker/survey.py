@@ -9,14 +9,14 @@ import os
 import stat
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
+from broker.devicefacts import DeviceFacts
 from broker.found import DEVICES, device_systems, never_given, object_of
 from broker.outside import Permissions, Way, WayUnknown, way_to
 from broker.walk import MayBlock, Walked, Walker, WalkFailed, WalkRefused
-from policy import FileType, PathPattern
+from policy import PathPattern
 from policy.access import Subject
-from policy.devices import Device
 from policy.paths import shape_fault
 from policy.patterns import Glob
 
@@ -34,12 +34,6 @@ REFUSED = "given to nobody"
 UNKNOWN = "not known"
 
 Identity = tuple[int, int, int]
-
-
-class Facts(Protocol):
-    """Finds what a device is, by its kind and number."""
-
-    def read(self, kind: FileType, number: int) -> Device: ...
 
 
 class Seen(NamedTuple):
@@ -67,7 +61,7 @@ class Unseen(NamedTuple):
 class Survey:
     """Looks at objects, and keeps what was found of the directories above them."""
 
-    def __init__(self, facts: Facts | None, literals: Iterable[str] = ()) -> None:
+    def __init__(self, facts: DeviceFacts, literals: Iterable[str] = ()) -> None:
         """`literals` are paths that may be other names of objects. Raises OSError where /proc is not mounted."""
         self._walker = Walker()
         self._facts = facts
@@ -123,10 +117,8 @@ class Survey:
             os.close(walked.fd)
 
     def _seen(self, path: str, walked: Walked) -> Seen:
-        found = object_of(walked, walked.names)
+        found = self._facts.all_of(object_of(walked, walked.names), walked)
         number = walked.status.st_rdev if found.type in DEVICES else None
-        if number is not None and found.type is not None and self._facts is not None:
-            found = found._replace(device=self._facts.read(found.type, number))
         identities = _identities(walked.status)
         known = {path, found.path, *found.names}
         same = {name for one in identities for name in self._literals.get(one, ())} - known
@@ -135,7 +127,7 @@ class Survey:
         except WayUnknown:
             way = None
         return Seen(
-            Subject(path, found, frozenset(same)),
+            Subject(path, found, frozenset(same), walked.linked_by_others),
             None if number is None else (os.major(number), os.minor(number)),
             way,
             never_given(walked, found.type, self._systems),

@@ -25,6 +25,7 @@ from .variables import Variables, certainly, possibly, variables_of
 from .words import NO_RIGHTS, Rights, with_implied, without_implied
 
 _EVERY_BIT = tuple(right.value for right in Rights)
+_HIDDEN = Verdict(False, NO_RIGHTS, None, "a pattern may deny it by another of its names")
 _ANYBODY = Variables(None, None, None)
 
 
@@ -38,6 +39,8 @@ class Reach(NamedTuple):
     """
     denied_by: Rule | None
     """When nothing is to be had: a deny that matches."""
+    hidden: bool = False
+    """When nothing is to be had: whether the object may have a name that a pattern denies or excepts."""
 
 
 class Subject(NamedTuple):
@@ -47,6 +50,8 @@ class Subject(NamedTuple):
     object: Object
     same: frozenset[str] = frozenset()
     """Those of literals() that are other names of the object."""
+    linked_by_others: bool = False
+    """It is a file with hard links that others than root could have made."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -71,30 +76,27 @@ def literals(policy: Policy, peers: Iterable[Peer]) -> frozenset[str]:
     return frozenset(fixed)
 
 
-def reach(policy: Policy, subject: Subject, peer: Peer, now: float | None = None) -> Reach:
-    """Return what `peer` can have of `subject` at that time."""
+def reach(policy: Policy, rights: int, subject: Subject, peer: Peer, now: float | None = None) -> Reach:
+    """Return what `peer` can have of `subject` at that time; `rights` are those that some allow about it lists."""
     obtainable = 0
     refusing: Rule | None = None
-    for right in _rights_of_allows(policy):
+    hidden = False
+    for right in (bit for bit in _EVERY_BIT if bit & rights):
         verdict = _decided(policy, subject, peer, right, now)
         if verdict.allowed:
             obtainable |= with_implied(right)
         else:
             refusing = refusing or verdict.rule
+            hidden = hidden or verdict is _HIDDEN
     # More rights are never easier: what is not to be had alone is not to be had with others.
     grants: list[Verdict] = []
-    for rights in _parts(obtainable):
-        if any(not rights & ~int(grant.rights) for grant in grants):
+    for part in _parts(obtainable):
+        if any(not part & ~int(grant.rights) for grant in grants):
             continue
-        verdict = _decided(policy, subject, peer, rights, now)
+        verdict = _decided(policy, subject, peer, part, now)
         if verdict.allowed:
             grants.append(verdict)
-    return Reach(tuple(grants), None if grants else refusing)
-
-
-def _rights_of_allows(policy: Policy) -> list[int]:
-    given = reduce(or_, (int(rule.rights) for rule in policy.rules if rule.action == ALLOW), 0)
-    return [right for right in _EVERY_BIT if right & given]
+    return Reach(tuple(grants), None if grants else refusing, hidden and not grants)
 
 
 def _parts(rights: int) -> list[int]:
@@ -111,10 +113,12 @@ def _parts(rights: int) -> list[int]:
 def _decided(policy: Policy, subject: Subject, peer: Peer, rights: int, now: float | None) -> Verdict:
     request = Request(subject.path, Rights(rights), NO_RIGHTS)
     found = subject.object
-    if subject.same:
+    if subject.same or subject.linked_by_others:
         considered = policy.consider(request, peer, now)
         if considered.refusal is not None:
             return considered.refusal
+        if subject.linked_by_others and considered.has_hidden_names:
+            return _HIDDEN
         more = [name for name in considered.deny_literals if name in subject.same]
         found = found._replace(names=(*found.names, *more))
     return policy.decide(request, peer, found, now)
@@ -130,6 +134,12 @@ class AccessTable:
         self._variables = [variables_of(peer) for peer in peers]
         self._masks: dict[tuple[Client, bool], int] = {}
         self._everywhere = [rule for rule in policy.rules if rule.action == DENY and not rule.paths]
+        # Whether a file with hard links is given depends on these, whatever its name.
+        self._patterns = [
+            rule
+            for rule in policy.rules
+            if rule.action == DENY and not all(pattern.literal for pattern in rule.paths)
+        ]
         fixed: list[tuple[PathPattern, Rule]] = []
         self._varying: list[tuple[PathPattern, Rule]] = []
         for rule in policy.rules:
@@ -140,9 +150,11 @@ class AccessTable:
     def reaches(self, subject: Subject) -> list[tuple[tuple[int, ...], Reach]]:
         """Return what the peers can have of `subject`, as numbers of peers; each peer is in one of the entries."""
         found: dict[object, tuple[list[int], Reach]] = {}
-        for kind in self._kinds(subject):
+        rules = self.rules_about(subject)
+        rights = reduce(or_, (int(rule.rights) for rule in rules if rule.action == ALLOW), 0)
+        for kind in self._kinds(subject, rules):
             members = list(_members(kind))
-            answer = reach(self._policy, subject, self._peers[members[0]], self._now)
+            answer = reach(self._policy, rights, subject, self._peers[members[0]], self._now)
             found.setdefault(_told_apart_by(answer), ([], answer))[0].extend(members)
         return [(tuple(sorted(members)), answer) for members, answer in found.values()]
 
@@ -157,27 +169,34 @@ class AccessTable:
                     found[rule.id] = rule
         return [found[id] for id in sorted(found) if _may_be_about(found[id], subject.object)]
 
-    def _kinds(self, subject: Subject) -> list[int]:
-        """The peers in sets that no rule about `subject` tells apart; a set is a number with one bit for each peer."""
+    def _kinds(self, subject: Subject, rules: Iterable[Rule]) -> list[int]:
+        """The peers in sets that no rule of these tells apart; a set is a number with one bit for each peer."""
         kinds = [(1 << len(self._peers)) - 1] if self._peers else []
-        for mask in self._tellings(subject):
+        for mask in self._tellings(subject, rules):
             split_up = [(kind & mask, kind & ~mask) for kind in kinds]
             kinds = [part for parts in split_up for part in parts if part]
         return kinds
 
-    def _tellings(self, subject: Subject) -> Iterator[int]:
-        """Yield all that the rules about `subject` ask of a peer, as the set of those of whom it is true."""
+    def _tellings(self, subject: Subject, rules: Iterable[Rule]) -> Iterator[int]:
+        """Yield all that these rules about `subject` ask of a peer, as the set of those of whom it is true."""
         paths = [split(name) for name in subject.names]
-        for rule in self.rules_about(subject):
-            is_allow = rule.action == ALLOW
-            for client in rule.clients:
-                yield self._matching(client, certainly=is_allow)
-            for client in rule.except_clients:
-                yield self._matching(client, certainly=not is_allow)
+        for rule in rules:
+            yield from self._asked_of(rule)
             for pattern in rule.paths + rule.except_paths:
                 if pattern.variables:
                     for path in paths:
                         yield from self._naming(pattern, path)
+
+        if subject.linked_by_others:
+            for rule in self._patterns:
+                yield from self._asked_of(rule)
+
+    def _asked_of(self, rule: Rule) -> Iterator[int]:
+        is_allow = rule.action == ALLOW
+        for client in rule.clients:
+            yield self._matching(client, certainly=is_allow)
+        for client in rule.except_clients:
+            yield self._matching(client, certainly=not is_allow)
 
     def _matching(self, client: Client, certainly: bool) -> int:
         mask = self._masks.get((client, certainly))
@@ -194,7 +213,7 @@ class AccessTable:
 
 def _told_apart_by(answer: Reach) -> object:
     grants = tuple((int(grant.rights), grant.rule.id if grant.rule else "") for grant in answer.grants)
-    return grants, answer.denied_by.id if answer.denied_by else None
+    return grants, answer.denied_by.id if answer.denied_by else None, answer.hidden
 
 
 def _may_be_about(rule: Rule, object: Object) -> bool:

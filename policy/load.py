@@ -12,6 +12,7 @@ from typing import NamedTuple, TypeVar
 from .clients import DEFAULT_SOCKET, Client, Clients
 from .decide import Policy
 from .devices import DeviceSelector
+from .lookup import BELOW_DEV
 from .patterns import parse_pattern
 from .problems import FileReport, PolicyError, Report, did_you_mean
 from .rules import ALLOW, Rule, SocketDeclaration, Source
@@ -39,7 +40,7 @@ except ImportError:
 _DIGEST_DIGITS = 12
 
 # What an allow is for that names devices and no paths. A deny of devices is for them wherever they lie.
-_BELOW_DEV = (parse_pattern("/dev/**"),)
+_BELOW_DEV = (parse_pattern(BELOW_DEV),)
 
 Declared = TypeVar("Declared")
 
@@ -50,8 +51,6 @@ class PolicySet(NamedTuple):
     policy: Policy
     masked: tuple[MaskedRule, ...]
     redefined: tuple[Redefinition, ...]
-    devices: Mapping[str, tuple[DeviceSelector, ...]]
-    """The groups of devices by name."""
 
 
 def load(sources: Iterable[Source]) -> Policy:
@@ -71,8 +70,8 @@ def load_set(sources: Iterable[Source]) -> PolicySet:
     rules = linker.linked_rules(tiers.unmasked(declarations.rules, declarations.masks))
     if report.problems:
         raise PolicyError(report.problems)
-    policy = Policy(rules, linker.sockets, _digest(files))
-    return PolicySet(policy, tuple(tiers.masked), tuple(tiers.redefined), linker.devices)
+    policy = Policy(rules, linker.sockets, _digest(files), linker.devices)
+    return PolicySet(policy, tuple(tiers.masked), tuple(tiers.redefined))
 
 
 class _Linker:

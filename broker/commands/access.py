@@ -8,13 +8,14 @@ from collections.abc import Iterable, Sequence
 
 from broker.commands.access_words import Report, as_json, as_text
 from broker.commands.common import Unusable, say
-from broker.commands.policies import policy_set_from
+from broker.commands.policies import policy_from
+from broker.devicefacts import DeviceFacts
 from broker.peers import PeerFinder
 from broker.policyfiles import TIERS
 from broker.population import Somebody, everybody
 from broker.reaching import Reaching, Sheet
-from broker.survey import UNKNOWN, Facts, Seen, Survey, Unseen, nodes_below_dev
-from policy import ALLOW, FileType, PathPattern, Peer, Policy, PolicySet
+from broker.survey import UNKNOWN, Seen, Survey, Unseen, nodes_below_dev
+from policy import ALLOW, FileType, PathPattern, Peer, Policy
 from policy.access import literals
 from policy.devices import DEVICE_TYPES, any_holds
 from policy.problems import did_you_mean
@@ -87,17 +88,16 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _report(options: argparse.Namespace) -> Report:
-    loaded = policy_set_from(options.policy)
-    policy, now = loaded.policy, int(time.time())
+    policy, now = policy_from(options.policy), int(time.time())
     finder = PeerFinder(policy)
     people = everybody(policy, finder)
     user = None
     if options.user is not None:
         people, user = _only(options.user, people, finder)
     peers = [one.peer for one in people]
-    survey = Survey(device_facts(policy), literals(policy, peers))
+    survey = Survey(DeviceFacts(policy, shows=True), literals(policy, peers))
     try:
-        choice = _Choice(survey, loaded, peers)
+        choice = _Choice(survey, policy, peers)
         if options.device is not None:
             choice.add_group(options.device)
         choice.add_named(options.path)
@@ -121,11 +121,6 @@ def _report(options: argparse.Namespace) -> Report:
         unknown,
         tuple(choice.cut),
     )
-
-
-def device_facts(policy: Policy) -> Facts | None:
-    """The reader of what udev and sysfs know of a device; None where none can be had."""
-    return None
 
 
 def _only(name: str, people: Iterable[Somebody], finder: PeerFinder) -> tuple[list[Somebody], str]:
@@ -155,9 +150,9 @@ def _is_named(sheet: Sheet, choice: "_Choice") -> bool:
 class _Choice:
     """The objects that a table shall be about."""
 
-    def __init__(self, survey: Survey, loaded: PolicySet, peers: Sequence[Peer]) -> None:
+    def __init__(self, survey: Survey, policy: Policy, peers: Sequence[Peer]) -> None:
         self._survey = survey
-        self._loaded = loaded
+        self._policy = policy
         self._peers = peers
         self._found: dict[str, Seen] = {}
         self.named: set[str] = set()
@@ -179,10 +174,10 @@ class _Choice:
 
     def add_group(self, name: str) -> None:
         """Add the nodes that the device group is for. Raises Unusable where the policy has no such group."""
-        selectors = self._loaded.devices.get(name)
+        selectors = self._policy.device_groups.get(name)
         if selectors is None:
-            known = ", ".join(sorted(self._loaded.devices)) or "it has none"
-            near = did_you_mean(self._loaded.devices, name)
+            known = ", ".join(sorted(self._policy.device_groups)) or "it has none"
+            near = did_you_mean(self._policy.device_groups, name)
             raise Unusable(f"the policy has no device group {name!r}; there are: {known}{near}")
         undecided = 0
         for path in self._nodes():
@@ -202,8 +197,7 @@ class _Choice:
 
     def add_everything(self) -> None:
         """Add all that an allow can give to anybody here."""
-        policy = self._loaded.policy
-        allows = [rule for rule in policy.rules if rule.action == ALLOW]
+        allows = [rule for rule in self._policy.rules if rule.action == ALLOW]
         types = frozenset(kind for rule in allows for kind in rule.types or ())
         if types & DEVICE_TYPES:
             for path in self._nodes():

@@ -22,10 +22,10 @@ _PROPERTIES = (
 _CHOSEN_BY_THE_DEVICE = frozenset(("ID_SERIAL", "ID_SERIAL_SHORT", "ID_FS_LABEL", "ID_FS_UUID"))
 
 _EPILOG = """\
-The groups go from wide to narrow: all of this make and model; this one, by its serial; what is in this port. Take one,
-give it a name, and let rules say `devices: [NAME]`. Each was loaded and held against the device before it is shown, with
-the number of nodes that it matches now. A serial is the device's own word; where another present device has the same,
-it is left out. Names such as ttyUSB0 and most numbers change with the order in which devices are found.
+The groups go from wide to narrow: all of this make and model; this one, by its serial; what is in this port. Take
+one, give it a name, and let rules say `devices: [NAME]`. Each was loaded and held against the device before it is
+shown, with the number of nodes that it matches now. A serial is the device's own word; where another present device has
+the same, it is left out. Names such as ttyUSB0 and most numbers change with the order in which devices are found.
 
   fdbroker device /dev/ttyUSB0
   fdbroker device /dev/serial/by-id/usb-FTDI_A502 >> /etc/fdbroker/policy.d/20-devices.yaml

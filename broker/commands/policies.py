@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from broker.audit import open_audit
 from broker.commands.common import Unusable, say
 from broker.policyfiles import NAMES, PolicyFiles, UnreadablePolicy, load_files, read_paths, read_tiers
-from policy import Policy, PolicyError, PolicySet, Problem
+from policy import Policy, PolicyError, Problem
 
 if TYPE_CHECKING:
     from policy.profile import Profile
@@ -16,21 +16,16 @@ if TYPE_CHECKING:
 
 def policy_from(path: str | None) -> Policy:
     """The policy at `path`, or the system's. Raises Unusable, with every mistake in it."""
-    return policy_set_from(path).policy
-
-
-def policy_set_from(path: str | None) -> PolicySet:
-    """What policy_from() does, with all that was declared."""
     try:
         files = read_tiers() if path is None else read_paths([path])
-        loaded = load_files(files)
+        policy = load_files(files).policy
     except UnreadablePolicy as error:
         raise Unusable(f"the policy cannot be read: {error}") from None
     except PolicyError as error:
         lines = "\n".join(f"  {problem}" for problem in error.problems)
         raise Unusable(f"the policy has mistakes:\n{lines}") from None
     warn_of_ignored(files)
-    return loaded
+    return policy
 
 
 def read_or_tell(command: str, paths: Sequence[str], as_json: bool) -> PolicyFiles | None:
