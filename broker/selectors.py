@@ -220,8 +220,11 @@ class _Adviser:
         others = [one for one in self._matched({**self._sort(), **wanted}) if one.path != self._node.path]
         twins = [one.path for one in others if not self._is_same_device(one)]
         if twins:
+            apart = (
+                "the port tells them apart" if self._properties.get("ID_PATH") else "no port is known either"
+            )
             self._remarks.append(
-                f"the serial {serial} is no use: {', '.join(sorted(twins))} has the same; the port tells them apart"
+                f"the serial {serial} is no use: {', '.join(sorted(twins))} has the same; {apart}"
             )
             return
         interface = self._properties.get("ID_USB_INTERFACE_NUM", "")

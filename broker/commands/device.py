@@ -28,7 +28,7 @@ shown, with the number of nodes that it matches now. A serial is the device's ow
 the same, it is left out. Names such as ttyUSB0 and most numbers change with the order in which devices are found.
 
   fdbroker device /dev/ttyUSB0
-  fdbroker device /dev/serial/by-id/usb-FTDI_A502 >> /etc/fdbroker/policy.d/20-devices.yaml
+  fdbroker device /dev/serial/by-id/usb-FTDI_A502 > 20-devices.yaml
   fdbroker device /dev/ttyUSB0 --json | jq -r '.suggestions[] | select(.stable) | .name'
 
 exit status: 0 it can be told from others by something stable, 1 only by its number, which changes, 2 there is no such

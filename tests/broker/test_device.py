@@ -2,18 +2,22 @@
 
 import json
 import os
+import shutil
 import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support import FDBROKER, TREE, is_device
+from support import FDBROKER, TREE
 
 from broker.selectors import Advice, Node, advise, policy_text
 from policy import FileType, Source, load
 from policy.devices import Device, any_holds
+from tests.broker import device_world
 
+WRAPPER = shutil.which("umockdev-wrapper")
 CHAR, BLOCK = FileType.CHAR, FileType.BLOCK
 FTDI = {"ID_BUS": "usb", "ID_VENDOR_ID": "0403", "ID_MODEL_ID": "6001", "ID_MODEL": "FT232R_USB_UART"}
 USB = "pci-0000:00:14.0-usb-0:"
@@ -228,4 +232,50 @@ def test_command_refuses_what_is_no_device_node(place: Path, name: str, reason: 
     assert ran.returncode == 2
     assert reason in ran.stderr
     assert json.loads(ran.stdout)["suggestions"] is None
-    assert is_device("/dev/null")
+
+
+def in_world(adapters: list[tuple[str, int, dict[str, str] | None]], *words: str) -> dict[str, Any]:
+    """What the command says as JSON on a machine with these adapters."""
+    ran = subprocess.run(
+        [
+            str(WRAPPER),
+            sys.executable,
+            device_world.__file__,
+            json.dumps(adapters),
+            "device",
+            *words,
+            "--json",
+        ],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (ran.returncode, ran.stderr) == (0, "")
+    told: dict[str, Any] = json.loads(ran.stdout)
+    return told
+
+
+PLUGGED = {"ID_MODEL_ID": "6001", "ID_MODEL": "FT232R"}
+
+
+@pytest.mark.skipif(WRAPPER is None, reason="umockdev is not installed (tools/test does that as root)")
+@pytest.mark.parametrize(
+    ("properties", "wanted"),
+    [
+        ([PLUGGED | {"ID_SERIAL_SHORT": "A"}], {"", "-serial", "-port", "-product-port"}),
+        ([PLUGGED | {"ID_SERIAL_SHORT": ""}], {"", "-port", "-product-port"}),
+        ([PLUGGED | {"ID_SERIAL_SHORT": "A"}] * 2, {"", "-port", "-product-port"}),
+        ([None], {""}),
+    ],
+)
+def test_command_knows_an_adapter_that_is_plugged_in(
+    properties: list[dict[str, str] | None], wanted: set[str]
+) -> None:
+    plugged = [(f"1-{minor + 1}", minor, one) for minor, one in enumerate(properties)]
+    told = in_world(plugged, "/dev/ttyUSB0")
+    assert told["device"] == "188:0"
+    suggested = {one["name"]: one["matches"] for one in told["suggestions"]}
+    base = "ft232r" if properties[0] else "ttyusb0"
+    assert set(suggested) == {base + suffix for suffix in wanted}
+    assert suggested[base] == [f"/dev/ttyUSB{minor}" for minor in range(len(plugged))]
+    assert all(matches == ["/dev/ttyUSB0"] for name, matches in suggested.items() if name != base)
