@@ -200,7 +200,7 @@ def _selector(node: Node, what: str, report: FileReport) -> DeviceSelector | Non
 
 def _selector_of(values: dict[str, Any], types: tuple[FileType, ...] | None) -> DeviceSelector:
     return DeviceSelector(
-        frozenset(types) if types else None,
+        _TYPE_SETS.setdefault(frozenset(types), frozenset(types)) if types else None,
         values.get("device"),
         values.get("subsystem"),
         values.get("udev") or (),
@@ -283,7 +283,7 @@ def _rule(key: Scalar, node: Node, declarations: Declarations, report: FileRepor
             named,
             action,
             values.get(action) or NO_RIGHTS,
-            frozenset(types) if types else None,
+            _TYPE_SETS.setdefault(frozenset(types), frozenset(types)) if types else None,
             values.get("paths") or (),
             values.get("except_paths") or (),
             values.get("clients") or (),
@@ -382,6 +382,9 @@ _RULE_LATER = frozenset(
         *("serial", "tun", "create", "temporary", "flags", "as", "netns", "accept"),
     )
 )
+
+# Of equal sets of types one is kept; there are 63.
+_TYPE_SETS: dict[frozenset[FileType], frozenset[FileType]] = {}
 
 _EntryReader = Callable[[Scalar, Node, Declarations, FileReport], None]
 _SECTIONS: Mapping[str, tuple[type[Node], _EntryReader]] = {
