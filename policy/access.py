@@ -17,7 +17,6 @@ from typing import NamedTuple
 from .clients import Client, Peer
 from .decide import Policy
 from .devices import any_holds
-from .index import PathIndex
 from .paths import split
 from .patterns import PathPattern
 from .rules import ALLOW, DENY, Object, Request, Rule, Verdict
@@ -140,12 +139,14 @@ class AccessTable:
             for rule in policy.rules
             if rule.action == DENY and not all(pattern.literal for pattern in rule.paths)
         ]
-        fixed: list[tuple[PathPattern, Rule]] = []
-        self._varying: list[tuple[PathPattern, Rule]] = []
+        self._literal: dict[str, list[Rule]] = {}
+        self._others: dict[PathPattern, list[Rule]] = {}
         for rule in policy.rules:
             for pattern in rule.paths:
-                (self._varying if pattern.variables else fixed).append((pattern, rule))
-        self._fixed = PathIndex(fixed)
+                if pattern.literal:
+                    self._literal.setdefault(pattern.text, []).append(rule)
+                else:
+                    self._others.setdefault(pattern, []).append(rule)
 
     def reaches(self, subject: Subject) -> list[tuple[tuple[int, ...], Reach]]:
         """Return what the peers can have of `subject`, as numbers of peers; each peer is in one of the entries."""
@@ -161,12 +162,11 @@ class AccessTable:
     def rules_about(self, subject: Subject) -> list[Rule]:
         """Return the rules that may be about `subject`, for some peer or other, by id."""
         found: dict[str, Rule] = {rule.id: rule for rule in self._everywhere}
-        for name in map(split, subject.names):
-            for rule in self._fixed.find(name):
-                found[rule.id] = rule
-            for pattern, rule in self._varying:
-                if possibly(pattern, _ANYBODY).matches(name):
-                    found[rule.id] = rule
+        for name in subject.names:
+            components = split(name)
+            naming = [rules for pattern, rules in self._others.items() if _may_name(pattern, components)]
+            for rules in (self._literal.get(name, []), *naming):
+                found.update((rule.id, rule) for rule in rules)
         return [found[id] for id in sorted(found) if _may_be_about(found[id], subject.object)]
 
     def _kinds(self, subject: Subject, rules: Iterable[Rule]) -> list[int]:
@@ -214,6 +214,10 @@ class AccessTable:
 def _told_apart_by(answer: Reach) -> object:
     grants = tuple((int(grant.rights), grant.rule.id if grant.rule else "") for grant in answer.grants)
     return grants, answer.denied_by.id if answer.denied_by else None, answer.hidden
+
+
+def _may_name(pattern: PathPattern, path: Sequence[str]) -> bool:
+    return (possibly(pattern, _ANYBODY) if pattern.variables else pattern).matches(path)
 
 
 def _may_be_about(rule: Rule, object: Object) -> bool:
