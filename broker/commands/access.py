@@ -22,7 +22,7 @@ from policy.problems import did_you_mean
 from policy.variables import certainly, variables_of
 
 # Paths that one pattern with a variable is taken to: it stands for one of each account.
-_EXPANSIONS = 2_000
+EXPANSIONS = 2_000
 
 _EPILOG = """\
 Without PATH, --device or --user: all that the policy's allows can give to anybody on this machine. That is each node
@@ -213,9 +213,9 @@ class _Choice:
         if pattern.variables:
             expanded = {certainly(pattern, variables_of(peer)) for peer in self._peers}
             known = sorted((one for one in expanded if one is not None), key=lambda one: one.text)
-            if len(known) > _EXPANSIONS:
-                self.cut.append(f"{pattern.text}: of {len(known):,} expansions the first {_EXPANSIONS:,}")
-            for one in known[:_EXPANSIONS]:
+            if len(known) > EXPANSIONS:
+                self.cut.append(f"{pattern.text}: of {len(known):,} expansions the first {EXPANSIONS:,}")
+            for one in known[:EXPANSIONS]:
                 self._add_expanded(one, None)
         elif pattern.literal:
             self._look(pattern.text, pattern.text)

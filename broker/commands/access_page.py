@@ -37,7 +37,7 @@ _STYLE = """
   --give: #0b5a2c; --give-band: #e3f3e8; --deny: #8f1414; --deny-band: #fbe7e7; --link: #0b4f9e; }
 @media (prefers-color-scheme: dark) { :root { --ink: #e8eaed; --soft: #a9b1ba; --line: #3a4149; --paper: #16191d;
   --band: #20252b; --give: #8fdcaa; --give-band: #15351f; --deny: #ffb0b0; --deny-band: #451b1b; --link: #9cc7ff; } }
-* { box-sizing: border-box; }
+* { box-sizing: border-box; } .away { display: none !important; }
 body { margin: 0 auto; max-width: 70rem; padding: 1.25rem; background: var(--paper); color: var(--ink);
   font: 1rem/1.45 system-ui, sans-serif; overflow-wrap: anywhere; }
 h1 { font-size: 1.5rem; margin: 0 0 .75rem; }
@@ -56,6 +56,7 @@ th, td { text-align: left; vertical-align: top; padding: .4rem .6rem; border-top
 thead th { border-top: 0; color: var(--soft); font-size: .85rem; font-weight: 600; background: var(--band); }
 tbody th { font-weight: 600; }
 th.in-who, th.in-object { width: 34%; } th.in-rights { width: 20%; } th.in-terms { width: 22%; }
+th.in-object ~ th.in-rights { width: 16%; } th.in-object ~ th.in-terms { width: 18%; } th.in-itself { width: 12%; }
 .right { display: inline-block; border-radius: .3rem; padding: 0 .4rem; margin: 0 .15rem .15rem 0; font-size: .88rem;
   color: var(--give); background: var(--give-band); border: 1px solid currentColor; }
 .denied { color: var(--deny); background: var(--deny-band); border-radius: .3rem; padding: 0 .4rem; }
@@ -89,11 +90,12 @@ th.in-who, th.in-object { width: 34%; } th.in-rights { width: 20%; } th.in-terms
 
 # The page is whole without it: it shows a field to choose sections by.
 _SCRIPT = """
-const field = document.getElementById("filter"), sections = [...document.querySelectorAll("section")];
+const field = document.getElementById("filter"), sections = [...document.querySelectorAll("section.sheet")];
+const parts = sections.length ? sections : [...document.querySelectorAll("tbody tr")];
 field.hidden = false; field.previousElementSibling.hidden = false;
 field.addEventListener("input", () => {
   const wanted = field.value.toLowerCase();
-  for (const section of sections) section.hidden = !section.textContent.toLowerCase().includes(wanted);
+  for (const part of parts) part.classList.toggle("away", !part.textContent.toLowerCase().includes(wanted));
 });
 """
 
@@ -152,10 +154,14 @@ def as_page(report: Report) -> str:
         script=_SCRIPT,
         script_hash=_hash_of(_SCRIPT),
         facts=_facts(report),
-        sections=sections or '<p class="box">Nobody gets anything of it through the broker.</p>',
+        sections=sections or f'<p class="box">{_nobody(report)} through the broker.</p>',
         remarks=_remarks(report),
         legend="".join(f"<p>{_escaped(text)}</p>" for text in _LEGEND),
     )
+
+
+def _nobody(report: Report) -> str:
+    return "Nobody gets anything" if report.user is None else f"{_escaped(report.user)} gets nothing"
 
 
 def _hash_of(text: str) -> str:

@@ -10,6 +10,10 @@ from pathlib import Path
 import pytest
 from support import FDBROKER, TREE, allow, policy
 
+from broker.commands.access import EXPANSIONS
+from broker.commands.access_words import MARKED
+from broker.survey import NAMES_PER_SEARCH, OBJECTS_PER_PATTERN
+
 USERS = sorted(pwd.getpwall(), key=lambda account: account.pw_uid)[:4]
 
 
@@ -110,3 +114,17 @@ def test_command_refuses_what_it_cannot_use(things: Path, words: list[str], told
     assert ran.returncode == 2
     assert told in ran.stderr
     assert json.loads(ran.stdout)["sheets"] is None
+
+
+def test_bounds_in_the_document_are_those_of_the_code() -> None:
+    text = " ".join((TREE / "docs/access.md").read_text().split())
+    assert f"of one pattern the first {OBJECTS_PER_PATTERN} objects" in text
+    assert f"({EXPANSIONS:,} accounts for one with a variable)" in text
+    assert f"the first {NAMES_PER_SEARCH:,} names" in text
+    assert MARKED in text
+    assert f"of each pattern the first {OBJECTS_PER_PATTERN}" in access_help()
+
+
+def access_help() -> str:
+    ran = subprocess.run([*FDBROKER, "access", "--help"], cwd=TREE, capture_output=True, text=True)
+    return " ".join(ran.stdout.split())
