@@ -37,9 +37,9 @@ class Reach(NamedTuple):
     A request gets its rights when one of them has them all, and else nothing.
     """
     denied_by: Rule | None
-    """When nothing is to be had: a deny that matches."""
+    """When nothing is to be had of what allows are for: a deny that refuses it."""
     hidden: bool = False
-    """When nothing is to be had: whether the object may have a name that a pattern denies or excepts."""
+    """The same: whether the object may have a name that a pattern denies or excepts."""
 
 
 class Subject(NamedTuple):
@@ -75,27 +75,54 @@ def literals(policy: Policy, peers: Iterable[Peer]) -> frozenset[str]:
     return frozenset(fixed)
 
 
-def reach(policy: Policy, rights: int, subject: Subject, peer: Peer, now: float | None = None) -> Reach:
-    """Return what `peer` can have of `subject` at that time; `rights` are those that some allow about it lists."""
-    obtainable = 0
+def reach(
+    policy: Policy, subject: Subject, peer: Peer, offers: Iterable[int], now: float | None = None
+) -> Reach:
+    """Return what `peer` can have of `subject` at that time.
+
+    `offers` are sets of rights, with one among them that has all that any allow can give to the peer there.
+    """
+    grants: list[Verdict] = []
     refusing: Rule | None = None
     hidden = False
-    for right in (bit for bit in _EVERY_BIT if bit & rights):
-        verdict = _decided(policy, subject, peer, right, now)
-        if verdict.allowed:
-            obtainable |= with_implied(right)
-        else:
+    for offer in sorted(set(offers), key=_size):
+        # More rights are never easier: where a part of an offer is refused alone, it is with others.
+        obtainable = 0
+        for part in (offer, *_single(offer)):
+            if _is_in(part, grants):
+                continue
+            verdict = _decided(policy, subject, peer, part, now)
+            if verdict.allowed and part == offer:
+                grants.append(verdict)
+                break
+            obtainable |= part if verdict.allowed else 0
             refusing = refusing or verdict.rule
             hidden = hidden or verdict is _HIDDEN
-    # More rights are never easier: what is not to be had alone is not to be had with others.
-    grants: list[Verdict] = []
-    for part in _parts(obtainable):
-        if any(not part & ~int(grant.rights) for grant in grants):
-            continue
-        verdict = _decided(policy, subject, peer, part, now)
-        if verdict.allowed:
-            grants.append(verdict)
-    return Reach(tuple(grants), None if grants else refusing, hidden and not grants)
+        for part in _parts(obtainable):
+            if not _is_in(part, grants):
+                verdict = _decided(policy, subject, peer, part, now)
+                grants += [verdict] if verdict.allowed else []
+    largest = [
+        one for one in grants if not _is_in(int(one.rights), [other for other in grants if other is not one])
+    ]
+    return Reach(
+        tuple(sorted(largest, key=lambda grant: _size(int(grant.rights)))),
+        None if largest else refusing,
+        hidden and not largest,
+    )
+
+
+def _is_in(rights: int, grants: Iterable[Verdict]) -> bool:
+    return any(not rights & ~int(grant.rights) for grant in grants)
+
+
+def _single(rights: int) -> list[int]:
+    return [with_implied(bit) for bit in _EVERY_BIT if bit & rights]
+
+
+def _size(rights: int) -> tuple[int, int]:
+    """Sorts sets of rights: the largest first; of one size in the order of the words."""
+    return -without_implied(rights).bit_count(), rights
 
 
 def _parts(rights: int) -> list[int]:
@@ -106,7 +133,7 @@ def _parts(rights: int) -> list[int]:
         for size in range(len(bits), 0, -1)
         for chosen in combinations(bits, size)
     }
-    return sorted(parts, key=lambda part: -without_implied(part).bit_count())
+    return sorted(parts, key=_size)
 
 
 def _decided(policy: Policy, subject: Subject, peer: Peer, rights: int, now: float | None) -> Verdict:
@@ -152,10 +179,15 @@ class AccessTable:
         """Return what the peers can have of `subject`, as numbers of peers; each peer is in one of the entries."""
         found: dict[object, tuple[list[int], Reach]] = {}
         rules = self.rules_about(subject)
-        rights = reduce(or_, (int(rule.rights) for rule in rules if rule.action == ALLOW), 0)
+        admitting = [
+            (int(rule.rights), reduce(or_, (self._matching(one, certainly=True) for one in rule.clients), 0))
+            for rule in rules
+            if rule.action == ALLOW
+        ]
         for kind in self._kinds(subject, rules):
             members = list(_members(kind))
-            answer = reach(self._policy, rights, subject, self._peers[members[0]], self._now)
+            offers = {rights for rights, admitted in admitting if admitted & kind}
+            answer = reach(self._policy, subject, self._peers[members[0]], offers, self._now)
             found.setdefault(_told_apart_by(answer), ([], answer))[0].extend(members)
         return [(tuple(sorted(members)), answer) for members, answer in found.values()]
 

@@ -23,7 +23,7 @@ from broker.commands.access_words import (
     terms_text,
     user_rows,
 )
-from broker.commands.common import one_line
+from broker.commands.common import printable_line
 from broker.reaching import REST, RULE, Around, Row, Sheet, Shown
 from policy import Rights, rights_words
 from policy.rules import DENY
@@ -169,7 +169,7 @@ def _hash_of(text: str) -> str:
 
 
 def _escaped(text: str) -> str:
-    return escape(one_line(text))
+    return escape(printable_line(text))
 
 
 def _facts(report: Report) -> str:

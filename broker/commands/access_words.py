@@ -4,7 +4,7 @@ import stat
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from broker.commands.common import one_line
+from broker.commands.common import printable_line
 from broker.reaching import RULE, Around, Row, Sheet, Shown
 from broker.survey import Seen, Unseen
 from policy import Rights, Rule, rights_words
@@ -173,7 +173,7 @@ def as_text(report: Report) -> str:
         for sheet in report.sheets:
             lines += ["", *_sheet_lines(sheet)]
     remarks = remark_lines(report)
-    return "\n".join(map(one_line, [*lines, *([""] if remarks else []), *remarks]))
+    return "\n".join(map(printable_line, [*lines, *([""] if remarks else []), *remarks]))
 
 
 def remark_lines(report: Report) -> list[str]:

@@ -13,6 +13,6 @@ def say(command: str, message: object) -> None:
         print(f"{f'fdbroker {command}'.rstrip()}: {message}", file=sys.stderr, flush=True)
 
 
-def one_line(text: str) -> str:
-    """`text` without what a terminal would obey or cannot show, as line ends and escape sequences."""
-    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
+def printable_line(line: str) -> str:
+    """`line` without what a terminal would obey or cannot show, as escape sequences and line ends."""
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in line)

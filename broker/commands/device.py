@@ -7,7 +7,7 @@ import stat
 from collections.abc import Sequence
 from typing import Any
 
-from broker.commands.common import Unusable, one_line, say
+from broker.commands.common import Unusable, printable_line, say
 from broker.found import DEVICES, TYPES
 from broker.selectors import ATTRIBUTES, Advice, Node, advise, policy_text
 from broker.survey import nodes_below_dev
@@ -130,7 +130,7 @@ def _as_text(asked: str, node: Node, advice: Advice) -> str:
         lines.append(f"#   {name} = {value}{empty}{own_word if value else ''}")
     lines += [f"# NOTE: {remark}" for remark in advice.remarks]
     lines.append("version: 1")
-    return "\n".join([*map(one_line, lines), policy_text(advice.suggestions).rstrip("\n")])
+    return "\n".join([*map(printable_line, lines), policy_text(advice.suggestions).rstrip("\n")])
 
 
 def _as_json(asked: str, node: Node, advice: Advice) -> dict[str, Any]:

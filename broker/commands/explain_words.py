@@ -3,7 +3,7 @@
 import os
 from typing import Any
 
-from broker.commands.common import one_line
+from broker.commands.common import printable_line
 from broker.explaining import NOT_KNOWN, YES, Explained
 from policy import Object, Peer, Rule, Verdict, rights_words
 from policy.devices import Device
@@ -23,7 +23,7 @@ def as_text(explained: Explained, digest: str) -> str:
         *[("unknown", what) for what in explained.sight.unknown],
     ]
     lines = [f"{headline(explained)}    policy {digest}", *(f"{heading:8}{text}" for heading, text in rows)]
-    return "\n".join(map(one_line, lines))
+    return "\n".join(map(printable_line, lines))
 
 
 def headline(explained: Explained) -> str:

@@ -65,7 +65,7 @@ def hostile_report(user: str | None = None) -> Report:
         policy(
             LAB.replace("paths: [", f"paths: [{json.dumps('/dev/' + HOSTILE.replace('/', '_'))}, "),
             f"name: label, clients: [{{label: {json.dumps(HOSTILE)}}}], allow: read, type: char, paths: ['/dev/*']",
-            "name: no, deny: all, clients: [{user: eve}]",
+            "name: no, deny: all, clients: [{user: tom}]",
         )
     )
     marked = Somebody(PEOPLE[0].peer._replace(label=HOSTILE), None, rules.rules[1].clients[0], HOSTILE)

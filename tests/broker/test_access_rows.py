@@ -44,9 +44,9 @@ ROWS = [
      ["user eve,mia (2): read a", "group lab (1 of 2: tom): read a", "everyone else (2): - default"]),
     ("a deny of one", [LAB, "name: no, deny: all, clients: [{user: mia}]"],
      ["group lab (1 of 2: tom): read write lab", "user mia: - no", "everyone else (3): - default"]),
-    ("a deny of all", [LAB, "name: no, deny: all"], ["everyone (5): - no"]),
+    ("a deny of all", [LAB, "name: no, deny: all"], ["user mia tom (2): - no", "everyone else (3): - default"]),
     ("a deny of a part", [TEACHERS, "name: no, deny: ioctl, subsystem: tty"],
-     ["group teachers (1): read write teachers", "everyone else (4): - no"]),
+     ["group teachers (1): read write teachers", "everyone else (4): - default"]),
     ("over", [f"{LAB}, until: 2020-01-01T00:00Z"], ["everyone (5): - default"]),
     ("another device", [LAB.replace("paths", "subsystem: sound, paths")], ["everyone (5): - default"]),
 ]  # fmt: skip
