@@ -4,6 +4,7 @@ A broker takes them from a connection (`broker.identity`); here there is none. A
 those of a login, a process's are read from /proc while a pidfd shows that it is still the same process.
 """
 
+import contextlib
 import grp
 import os
 import pwd
@@ -40,8 +41,22 @@ class PeerFinder:
         return self._one(uid, _groups_at_login(uid) if groups is None else _numbers_of(groups))
 
     def accounts(self) -> list[Peer]:
-        """One peer for each uid of the account database, with the groups of a login; by uid."""
-        return self.uids(sorted({account.pw_uid for account in pwd.getpwall()}))
+        """One peer for each uid of the account database, with the groups of a login; by uid.
+
+        A server of accounts may list none of its own: those that the policy names, and the members of groups that it
+        names, are there all the same.
+        """
+        uids = {account.pw_uid for account in pwd.getpwall()}
+        return self.uids(sorted(uids | set(self._named_uids())))
+
+    def _named_uids(self) -> Iterable[int]:
+        names = set(self._policy.user_names)
+        for group in self._policy.group_names:
+            with contextlib.suppress(KeyError, OSError):
+                names.update(grp.getgrnam(group).gr_mem)
+        for name in names:
+            with contextlib.suppress(KeyError, OSError):
+                yield pwd.getpwnam(name).pw_uid
 
     def uids(self, uids: Iterable[int]) -> list[Peer]:
         """A peer for each of these uids, with the groups of a login."""

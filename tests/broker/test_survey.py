@@ -3,6 +3,7 @@
 import os
 import pwd
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -152,3 +153,18 @@ def test_pattern_that_matches_too_much_is_cut_and_says_so(
     monkeypatch.setattr("broker.survey.NAMES_PER_SEARCH", 4)
     assert survey.expand(parse_pattern(f"{place}/g*")) == ([], True)
     survey.close()
+
+
+def test_accounts_that_the_database_does_not_list_are_found_by_their_names(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    unlisted = USERS[1]
+    monkeypatch.setattr(pwd, "getpwall", lambda: USERS[:1])
+    assert [one.uid for one in PeerFinder(loaded(NOTHING)).accounts()] == [USERS[0].pw_uid]
+    named = loaded(policy(allow("a", "/x", clients=f"{{user: {unlisted.pw_name}}}")))
+    assert [one.uid for one in PeerFinder(named).accounts()] == [USERS[0].pw_uid, unlisted.pw_uid]
+    monkeypatch.setattr(
+        "grp.getgrnam", lambda name: SimpleNamespace(gr_gid=7, gr_mem=[unlisted.pw_name, "gone"])
+    )
+    grouped = loaded(policy(allow("a", "/x", clients="{group: lab}")))
+    assert [one.uid for one in PeerFinder(grouped).accounts()] == [USERS[0].pw_uid, unlisted.pw_uid]
