@@ -29,8 +29,8 @@ Without PATH, --device or --user: all that the policy's allows can give to anybo
 below /dev, each file that an allow names, and the files that its patterns come to (of each pattern the first 500).
 Every account of the account database is decided for, with the groups of a login; units, programs, labels, sockets and
 uids without an account are rows of their own. AROUND THE BROKER is who opens the object themselves, by its mode,
-owner, groups and ACL and those of the directories above. Nothing is opened, and what is open now is not in it. Run it as
-root, who can see everything.
+owner, groups and ACL and those of the directories above. Nothing is opened, and what is open now is not in it. Run it
+as root, who can see everything.
 
   fdbroker access                                  all of it
   fdbroker access --device ftdi                    each node of the policy's device group ftdi
