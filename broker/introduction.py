@@ -16,8 +16,9 @@ INTRODUCTION_BYTES = 128 * 1024
 AUDIT_FAILS = b"audit fails"
 AUDIT_WORKS = b"audit works"
 
-# The one thing that the worker says there: from now on it serves.
+# What the worker says there, once: from now on it serves. How it is confined follows, as JSON of at most so many bytes.
 READY = b"ready"
+CONFINEMENT_BYTES = 64 * 1024
 
 
 class Introduction(NamedTuple):

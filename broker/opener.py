@@ -29,13 +29,15 @@ from broker.outcome import Outcome, outcome_fields, refused
 from broker.plans import Plan
 from broker.records import printable
 from broker.walk import (
+    MayBlock,
     Walked,
     Walker,
     WalkFailed,
     WalkRefused,
     encoded,
 )
-from policy import Policy, Rights
+from policy import FileType, Policy, Rights
+from policy.devices import Device
 from sandboxed.syscalls import RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS
 
 _DIRECT = RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS
@@ -66,6 +68,22 @@ class Opener:
     def mount_changes(self) -> int:
         """An fd for an event loop: at each EPOLLPRI of it, forget_known() is due."""
         return self._walker.mount_changes()
+
+    def slow_points(self) -> list[str]:
+        """The mount points of what may block."""
+        return self._walker.slow_points()
+
+    def look_at(self, node: str) -> tuple[FileType | None, Device | None]:
+        """What is known of the device that is at `node`, a path without links."""
+        try:
+            walked = self._walker.walk(node)
+        except (MayBlock, WalkFailed, WalkRefused):
+            return None, None
+        try:
+            found = self._facts.all_of(object_of(walked, ()), walked)
+            return found.type, found.device
+        finally:
+            os.close(walked.fd)
 
     def forget_known(self) -> None:
         """Decide anew on every object: a dead mount over a known name would keep open_known() waiting."""

@@ -19,7 +19,9 @@ import time
 from collections.abc import Callable, Sequence
 
 from broker.audit import AuditLog, audit_pipe
-from broker.introduction import AUDIT_FAILS, AUDIT_WORKS, READY, Introduction
+from broker.confinement_report import AS_IT_COMES, Confinement, Setting, missing_layers
+from broker.connections import refuse_fds
+from broker.introduction import AUDIT_FAILS, AUDIT_WORKS, CONFINEMENT_BYTES, READY, Introduction
 from broker.limits import (
     ACCEPT_BURST,
     AUDIT_GATHER_SECONDS,
@@ -55,8 +57,15 @@ class Supervisor:
         audit: AuditLog,
         listeners: Sequence[Listener] = (),
         introduce: Callable[[socket.socket, str], Introduction] | None = None,
+        setting: Setting = AS_IT_COMES,
     ) -> None:
-        """Start the worker. `introduce` reads who is at the other end of an accepted connection."""
+        """Start the worker. `introduce` reads who is at the other end of an accepted connection.
+
+        `setting` is how the worker is to be confined. Raises LayerMissing where that is not possible.
+        """
+        self.missing = missing_layers(setting.without)
+        self._setting = setting._replace(without=frozenset(one.layer for one in self.missing))
+        self.confinement: Confinement | None = None  # what became of it, once the worker said so
         self._audit = audit
         self._listeners = {listener.socket.fileno(): listener for listener in listeners}
         self._introduce = introduce
@@ -71,6 +80,7 @@ class Supervisor:
         self._epoll = select.epoll()
         self._handlers: dict[int, Callable[[], None]] = {}
         self.watch(self._records, self._records_waiting)
+        self.watch(self._control.fileno(), self._heard)
         self.watch(self._pidfd, self._worker_died)
         for fd in self._listeners:
             self.watch(fd, functools.partial(self._accept, fd))
@@ -140,18 +150,34 @@ class Supervisor:
                 stream.flush()
         pid = os.fork()
         if pid == 0:
-            run_worker(policy, theirs, record_end)
+            run_worker(policy, theirs, record_end, self._setting)
         theirs.close()
         os.close(record_end)
         ours.setblocking(False)
+        refuse_fds(ours)
         return pid, ours, records
 
     def _serves(self) -> bool:
         """Whether the worker has come so far that it may have served somebody."""
+        if self.confinement is None:
+            self._heard()
+        return self.confinement is not None
+
+    def _heard(self) -> None:
+        """The worker said something: bytes, and nothing else. File descriptors beside them are never installed.
+
+        What it says first is how it is confined; it had no client then who could have taken it over.
+        """
         try:
-            return self._control.recv(len(READY)) == READY
+            data = self._control.recv(CONFINEMENT_BYTES)
         except OSError:
-            return False
+            return
+        if not data:
+            if self._control.fileno() in self._handlers:
+                self.unwatch(self._control.fileno())  # it ends: its pidfd says so too
+        elif self.confinement is None and data.startswith(READY):
+            self.confinement = Confinement.decoded(data[len(READY) :])
+            self.note("worker", confinement=self.confinement.fields())
 
     def _kill(self) -> None:
         with contextlib.suppress(ProcessLookupError):

@@ -16,11 +16,12 @@ import msgspec
 from broker.connection import WATCHED, Connection, Shared, State
 from broker.endings import opener_for
 from broker.helpers import Helpers
-from broker.introduction import AUDIT_FAILS, AUDIT_WORKS, INTRODUCTION_BYTES, READY, Introduction
+from broker.introduction import AUDIT_FAILS, AUDIT_WORKS, INTRODUCTION_BYTES, Introduction
 from broker.limits import CONNECTIONS, CONNECTIONS_PER_UID, RESERVED_FDS
 from broker.records import AuditPipe
 from broker.service import Service
-from policy import Policy
+from policy import FileType, Policy
+from policy.devices import Device
 from sandboxed.descriptors import close_all, receive_with_fds
 
 _COUNTED_REFUSALS_SECONDS = 1.0
@@ -51,12 +52,19 @@ class Worker:
         self._handlers[changes] = lambda events: self._opener.forget_known()
         self._epoll.register(changes, select.EPOLLPRI | select.EPOLLET)
 
+    def slow_points(self) -> list[str]:
+        """The mount points of what may block, and decides by itself who may do what."""
+        return self._opener.slow_points()
+
+    def look_at(self, node: str) -> tuple[FileType | None, Device | None]:
+        """What is known of the device that is at `node`."""
+        return self._opener.look_at(node)
+
     def run(self) -> None:
         """Serve until the supervisor closes the control connection."""
         handlers, poll, changes = self._handlers, self._epoll.poll, self._opener.mount_changes()
         slow_opens, counted = self._helpers.running, self._service.refusals.unwritten
         timeout = None
-        self._control.send(READY)
         while self._running:
             events_of = poll(timeout, _EVENTS)
             if len(events_of) > 1 and (changes in dict(events_of) or len(events_of) == _EVENTS):

@@ -9,13 +9,18 @@ from collections.abc import Sequence
 from broker.audit import AuditLog
 from broker.commands.common import Unusable, say
 from broker.commands.policies import audit_to, policy_from
+from broker.confinement_report import LANDLOCK, SECCOMP, Setting
 from broker.identity import Accounts, IdentityReader
 from broker.listeners import Listener, ListenError, default_declaration, listen
 from broker.policyfiles import TIERS
 from broker.supervisor import Supervisor, WorkerDied, complain
 from policy import Policy
 from sandboxed.client import DEFAULT_SOCKET
+from sandboxed.confinement.sandbox import LayerMissing
 from sandboxed.syscalls import signalfd
+
+# The user that the worker becomes where root is the broker's, if there is one of that name.
+ACCOUNT = "fdbroker"
 
 _STOP = (signal.SIGTERM, signal.SIGINT)
 _HANDLED = (*_STOP, signal.SIGHUP)
@@ -38,7 +43,7 @@ def main(arguments: Sequence[str]) -> int:
     except (Unusable, ListenError) as error:
         say("serve", error)
         return 2
-    return _serve(policy, audit, listeners)
+    return _serve(policy, audit, listeners, Setting(ACCOUNT, frozenset(options.weak)))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -65,6 +70,15 @@ def _parser() -> argparse.ArgumentParser:
         default="-",
         help="append a JSON line for each decision to FILE (default: -, standard output)",
     )
+    parser.add_argument(
+        "--weak",
+        metavar="LAYER",
+        action="append",
+        default=[],
+        choices=(LANDLOCK, SECCOMP),
+        help="go on without LAYER of the worker's confinement if this machine cannot give it: landlock, seccomp; "
+        "may be repeated",
+    )
     return parser
 
 
@@ -80,17 +94,19 @@ def _listen(policy: Policy, path: str) -> list[Listener]:
     return listeners
 
 
-def _serve(policy: Policy, audit: int, listeners: Sequence[Listener]) -> int:
+def _serve(policy: Policy, audit: int, listeners: Sequence[Listener], setting: Setting) -> int:
     signal.pthread_sigmask(signal.SIG_BLOCK, _HANDLED)
     try:
         reader = IdentityReader(Accounts(policy))
         signals = signalfd(_HANDLED)
-        supervisor = Supervisor(policy, AuditLog(audit, complain), listeners, reader.of_connection)
-    except OSError as error:
+        supervisor = Supervisor(policy, AuditLog(audit, complain), listeners, reader.of_connection, setting)
+    except (OSError, LayerMissing) as error:
         for listener in listeners:
             listener.close()
         say("serve", error)
         return 2
+    for layer in supervisor.missing:
+        complain(f"the worker goes without the layer {layer.layer!r}, as --weak says: {layer.reason}")
     supervisor.watch(signals, lambda: _on_signal(signals, supervisor))
     for listener in listeners:
         complain(f"serving at {listener.path}: {len(policy.rules)} rules, policy {policy.digest}")

@@ -1,0 +1,234 @@
+"""What of the file system a policy's rules lead to: where its files may lie, and which device nodes are there now.
+
+From this the worker's Landlock domain is made (`broker.worker_domain`), and what permissions it needs
+(`broker.privileges_needed`). Rules that this module enforces:
+- A rule about devices reaches nodes, one by one. Its patterns are held against what is there; links to nodes below
+  /dev (udev's by-id) count as the nodes. Terminals come and go: of /dev/pts the directory is reached.
+- A rule about anything else reaches the nearest directory that its path names literally. A file below directories that
+  only root can change is reached alone: it is hardly ever replaced. Where very many such files lie in one directory
+  it is reached as a whole.
+- What is not there is not reached, nor what is nearer to the root: whoever meets it later makes a late helper.
+- `${home}` may be anywhere but in the kernel's own file systems: the top-level directories are reached.
+
+Nothing is opened. What was read may be another thing by the time that it is used: that can only refuse.
+"""
+
+import os
+import stat
+from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple
+
+from broker.limits import FILES_ALONE, NAMES_LOOKED_AT
+from broker.permissions import READ, WRITE
+from policy import ALLOW, FileType, PathPattern, Policy, Rights, Rule, parse_pattern
+from policy.devices import Device, any_holds
+from policy.patterns import VARIABLE
+
+_DEVICES = frozenset((FileType.CHAR, FileType.BLOCK))
+_WRITING = int(Rights.WRITE | Rights.APPEND | Rights.TRUNCATE)
+_READING = int(Rights.READ)
+_TERMINALS = "/dev/pts"
+_NO_HOMES = frozenset(("/dev", "/proc", "/sys"))
+_WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
+
+LookAt = Callable[[str], tuple[FileType | None, Device | None]]
+
+
+class Reached(NamedTuple):
+    """Something that a rule leads to."""
+
+    rule: str
+    path: str
+    permissions: int
+    """READ, WRITE or both."""
+    is_there: bool = True
+    """Whether this is the very object; else objects of whatever mode may come to lie below the directory `path`."""
+
+
+class Reach:
+    """Where one policy leads to.
+
+    trees: by directory, which permissions some rule gives below it.
+    files: the same for files that are reached alone.
+    nodes: the same for device nodes.
+    reached: every object or directory with the rule that leads to it.
+    searched: directories in which denied or excepted names are looked up, by the rule that says so.
+    """
+
+    def __init__(self, policy: Policy, look_at: LookAt) -> None:
+        """Look at what is there now; `look_at` tells what is known of a device by its node's path."""
+        self._look_at = look_at
+        self._devices: dict[str, tuple[FileType | None, Device | None]] = {}
+        self.trees: dict[str, int] = {}
+        self.files: dict[str, int] = {}
+        self.nodes: dict[str, int] = {}
+        self.reached: list[Reached] = []
+        self.searched: list[tuple[str, str]] = []
+        self._budget = NAMES_LOOKED_AT
+        self._guarded: dict[str, bool] = {}
+        self._lists: dict[str, list[str]] = {}
+        for rule in policy.rules:
+            if rule.action == ALLOW:
+                self._add_allow(rule)
+                self._add_searched(rule.id, rule.except_paths)
+            else:
+                self._add_searched(rule.id, rule.paths)
+        self._gather_files()
+
+    # --- rules -------------------------------------------------------------------------------------------
+
+    def _add_allow(self, rule: Rule) -> None:
+        permissions = _permissions(rule)
+        types = rule.types or frozenset((FileType.FILE,))
+        for pattern in rule.paths:
+            if types & _DEVICES:
+                self._add_nodes(rule, pattern, permissions)
+            if types - _DEVICES:
+                self._add_files(rule, pattern, permissions)
+
+    def _add_files(self, rule: Rule, pattern: PathPattern, permissions: int) -> None:
+        if "home" in pattern.variables:
+            for name in self._names("/"):
+                top = f"/{name}"
+                if top not in _NO_HOMES and os.path.isdir(top) and not os.path.islink(top):
+                    self._add_tree(rule, top, permissions)
+            return
+        directory = pattern.literal_root
+        if _real(directory) != directory:
+            return  # not there; or reached by a link, and then the rule must match the real name, which counts
+        if not pattern.literal:
+            self._add_tree(rule, directory, permissions)
+            return
+        real = _real(pattern.text)
+        guarded = self._is_guarded(directory)
+        if real == pattern.text:
+            self.reached.append(Reached(rule.id, real, permissions))
+            _add(self.files if guarded else self.trees, real if guarded else directory, permissions)
+        elif not guarded:
+            self._add_tree(rule, directory, permissions)
+
+    def _add_tree(self, rule: Rule, directory: str, permissions: int) -> None:
+        _add(self.trees, directory, permissions)
+        self.reached.append(Reached(rule.id, directory, permissions, is_there=False))
+
+    def _add_nodes(self, rule: Rule, pattern: PathPattern, permissions: int) -> None:
+        if pattern.literal_root == _TERMINALS and not pattern.literal:
+            self._add_tree(rule, _TERMINALS, permissions)
+            return
+        if "home" in pattern.variables:
+            return  # no home lies in /dev, and no node counts elsewhere
+        if pattern.variables:
+            pattern = parse_pattern(VARIABLE.sub("*", pattern.text).replace("**", "*"))
+        for path in self._matching(pattern):
+            node = _real(path)
+            if node is None:
+                continue
+            kind, device = self._device(node)
+            if kind in (rule.types or ()) and _is_for(rule, kind, device):
+                _add(self.nodes, node, permissions)
+                self.reached.append(Reached(rule.id, node, permissions))
+
+    def _add_searched(self, rule: str, patterns: Iterable[PathPattern]) -> None:
+        """Where a denied name is looked up whatever was asked for: the object may have that name too."""
+        for pattern in patterns:
+            if pattern.variables and not pattern.recursive:
+                self.searched.append((rule, ""))  # nobody knows where
+            elif pattern.literal:
+                directory = pattern.text.rpartition("/")[0] or "/"
+                for one in dict.fromkeys((directory, _real(directory) or directory)):
+                    self.searched.append((rule, one))
+
+    def _gather_files(self) -> None:
+        """Reach whole directories where very many of their files are reached, and nothing twice."""
+        count: dict[str, int] = {}
+        for path in self.files:
+            directory = path.rpartition("/")[0] or "/"
+            count[directory] = count.get(directory, 0) + 1
+        for path, permissions in list(self.files.items()):
+            directory = path.rpartition("/")[0] or "/"
+            if count[directory] > FILES_ALONE:
+                _add(self.trees, directory, permissions)
+                del self.files[path]
+
+    # --- what is there -----------------------------------------------------------------------------------
+
+    def _device(self, node: str) -> tuple[FileType | None, Device | None]:
+        known = self._devices.get(node)
+        if known is None:
+            known = self._devices[node] = self._look_at(node)
+        return known
+
+    def _is_guarded(self, directory: str) -> bool:
+        """Whether only root can change what `directory` and those above it hold."""
+        known = self._guarded.get(directory)
+        if known is None:
+            status = os.stat(directory)
+            known = status.st_uid == 0 and not status.st_mode & _WRITABLE_BY_OTHERS
+            if known and directory != "/":
+                known = self._is_guarded(os.path.dirname(directory))
+            self._guarded[directory] = known
+        return known
+
+    def _matching(self, pattern: PathPattern) -> Iterator[str]:
+        """What there is that matches, links not followed but at the end."""
+        if pattern.literal:
+            if os.path.lexists(pattern.text):
+                yield pattern.text
+            return
+        depth = len([one for one in pattern.literal_root.split("/") if one])
+        yield from self._below(pattern, pattern.literal_root.rstrip("/"), depth)
+
+    def _below(self, pattern: PathPattern, directory: str, depth: int) -> Iterator[str]:
+        more = pattern.recursive or depth + 1 < len(pattern.components)
+        for name in self._names(directory or "/"):
+            if depth < len(pattern.components):
+                component = pattern.components[depth]
+                if component != name if isinstance(component, str) else not component.matches(name):
+                    continue
+            path = f"{directory}/{name}"
+            if depth + 1 > len(pattern.components) or (
+                depth + 1 == len(pattern.components) and not pattern.recursive
+            ):
+                yield path
+            if more and os.path.isdir(path) and not os.path.islink(path):
+                yield from self._below(pattern, path, depth + 1)
+
+    def _names(self, directory: str) -> list[str]:
+        known = self._lists.get(directory)
+        if known is None:
+            try:
+                known = os.listdir(directory)
+            except OSError:
+                known = []
+            known = known[: self._budget]
+            self._budget -= len(known)
+            self._lists[directory] = known
+        return known
+
+
+def _add(found: dict[str, int], path: str, permissions: int) -> None:
+    found[path] = found.get(path, 0) | permissions
+
+
+def _permissions(rule: Rule) -> int:
+    """What an open for the rule's rights asks of an object."""
+    rights = int(rule.rights)
+    writing = WRITE if rights & _WRITING else 0
+    return writing | (READ if rights & _READING or not writing else 0)
+
+
+def _is_for(rule: Rule, kind: FileType | None, device: Device | None) -> bool:
+    """Whether the rule's conditions on devices hold for this one: where that is not known the rule gives nothing."""
+    return (
+        (rule.device is None or rule.device.holds(kind, device) is True)
+        and (rule.devices is None or any_holds(rule.devices, kind, device) is True)
+        and any_holds(rule.except_devices, kind, device) is False
+    )
+
+
+def _real(path: str) -> str | None:
+    """The path without links, None where there is nothing."""
+    try:
+        return os.path.realpath(path, strict=True)
+    except OSError:
+        return None
