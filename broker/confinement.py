@@ -21,7 +21,6 @@ import contextlib
 import os
 import resource
 import stat
-from collections.abc import Callable
 from typing import NamedTuple
 
 import prctl
@@ -30,7 +29,7 @@ from broker import worker_domain, worker_filter
 from broker.confinement_report import LANDLOCK, SECCOMP, Confinement, Setting
 from broker.limits import CONNECTIONS, HELPERS, RESERVED_FDS
 from broker.privileges_needed import CAPABILITY_NAMES, Needs, look
-from broker.worker_reach import LookAt, Reach
+from broker.worker_reach import Machine, Reach
 from policy import Policy
 from sandboxed import syscalls
 from sandboxed.confinement import identities, privileges, resources, seccomp
@@ -57,22 +56,20 @@ def raise_limits() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (max(hard, _FDS), max(hard, _FDS)))
 
 
-def confine(
-    policy: Policy, setting: Setting, slow_points: Callable[[], list[str]], look_at: LookAt
-) -> tuple[Confinement, list[object]]:
+def confine(policy: Policy, setting: Setting, machine: Machine) -> tuple[Confinement, list[object]]:
     """Confine this process, which has one thread. Returns what came of it, and what must live as long as it.
 
-    `slow_points` are the mount points that decide by themselves; `look_at` tells of devices. Raises OSError,
-    privileges.PrivilegeError and others: the process must end then.
+    Raises OSError, privileges.PrivilegeError and others: the process must end then.
     """
-    reach = Reach(policy, look_at)
+    reach = Reach(policy, machine)
+    slow = machine.slow_points()
     held: list[object] = []
-    identity = _identity(setting, _slow_place(reach, slow_points()), held)
+    identity = _identity(setting, _slow_place(reach, slow), held)
     uid = os.geteuid() if identity.uid is None else identity.uid
     gid = os.getegid() if identity.gid is None else identity.gid
     may_set_groups = bool(prctl.cap_effective.setgid)
     groups = frozenset((gid,)) if may_set_groups else frozenset((gid, *os.getgroups()))
-    needs = Needs(reach, uid, groups, look)
+    needs = Needs(reach, uid, groups, lambda path: None if lies_on(path, slow) else look(path))
     has = {number for number in needs.capabilities if getattr(prctl.cap_permitted, _short(number))}
     confinement = Confinement(
         uid=uid,
@@ -101,6 +98,11 @@ def confine(
     if program is not None:
         seccomp.install(program)
     return confinement, held
+
+
+def lies_on(path: str, points: list[str]) -> bool:
+    """Whether `path` lies on one of these mount points: it may not be touched then."""
+    return any(lies_in(path, point) for point in points)
 
 
 def _short(number: int) -> str:

@@ -73,6 +73,15 @@ class Opener:
         """The mount points of what may block."""
         return self._walker.slow_points()
 
+    def real(self, path: str) -> str | None:
+        """`path` without links; None where there is nothing, or something that may block."""
+        try:
+            walked = self._walker.walk(path)
+        except (MayBlock, WalkFailed, WalkRefused):
+            return None
+        os.close(walked.fd)
+        return walked.path
+
     def look_at(self, node: str) -> tuple[FileType | None, Device | None]:
         """What is known of the device that is at `node`, a path without links."""
         try:

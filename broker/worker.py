@@ -18,10 +18,10 @@ from broker.endings import opener_for
 from broker.helpers import Helpers
 from broker.introduction import AUDIT_FAILS, AUDIT_WORKS, INTRODUCTION_BYTES, Introduction
 from broker.limits import CONNECTIONS, CONNECTIONS_PER_UID, RESERVED_FDS
+from broker.opener import Opener
 from broker.records import AuditPipe
 from broker.service import Service
-from policy import FileType, Policy
-from policy.devices import Device
+from policy import Policy
 from sandboxed.descriptors import close_all, receive_with_fds
 
 _COUNTED_REFUSALS_SECONDS = 1.0
@@ -52,13 +52,10 @@ class Worker:
         self._handlers[changes] = lambda events: self._opener.forget_known()
         self._epoll.register(changes, select.EPOLLPRI | select.EPOLLET)
 
-    def slow_points(self) -> list[str]:
-        """The mount points of what may block, and decides by itself who may do what."""
-        return self._opener.slow_points()
-
-    def look_at(self, node: str) -> tuple[FileType | None, Device | None]:
-        """What is known of the device that is at `node`."""
-        return self._opener.look_at(node)
+    @property
+    def opener(self) -> Opener:
+        """What looks and opens for it."""
+        return self._opener
 
     def run(self) -> None:
         """Serve until the supervisor closes the control connection."""

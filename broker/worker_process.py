@@ -47,7 +47,7 @@ def run_worker(policy: Policy, control: socket.socket, audit: int, setting: "Set
         raise_limits()
         worker = Worker(policy, control, audit)
         _load_what_tells_of_mistakes()
-        confinement, held = confine(policy, setting, worker.slow_points, worker.look_at)
+        confinement, held = confine(policy, setting, worker.opener)
         gc.freeze()  # what is loaded by now stays: the collector need not look at it again
         gc.enable()
         control.send(READY + b" " + confinement.encoded())

@@ -10,19 +10,22 @@ From this the worker's Landlock domain is made (`broker.worker_domain`), and wha
 - What is not there is not reached, nor what is nearer to the root: whoever meets it later makes a late helper.
 - `${home}` may be anywhere but in the kernel's own file systems: the top-level directories are reached.
 
+- What may block (FUSE, NFS) is not touched: its mount point is reached as a whole.
+
 Nothing is opened. What was read may be another thing by the time that it is used: that can only refuse.
 """
 
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple, Protocol
 
 from broker.limits import FILES_ALONE, NAMES_LOOKED_AT
 from broker.permissions import READ, WRITE
 from policy import ALLOW, FileType, PathPattern, Policy, Rights, Rule, parse_pattern
 from policy.devices import Device, any_holds
 from policy.patterns import VARIABLE
+from sandboxed.confinement.sandbox import lies_in
 
 _DEVICES = frozenset((FileType.CHAR, FileType.BLOCK))
 _WRITING = int(Rights.WRITE | Rights.APPEND | Rights.TRUNCATE)
@@ -31,7 +34,18 @@ _TERMINALS = "/dev/pts"
 _NO_HOMES = frozenset(("/dev", "/proc", "/sys"))
 _WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
 
-LookAt = Callable[[str], tuple[FileType | None, Device | None]]
+
+class Machine(Protocol):
+    """Looks without opening, and never at what may block."""
+
+    def slow_points(self) -> list[str]:
+        """The mount points of what may block."""
+
+    def real(self, path: str) -> str | None:
+        """`path` without links; None where there is nothing, or something that may block."""
+
+    def look_at(self, node: str) -> tuple[FileType | None, Device | None]:
+        """What is known of the device that is at `node`."""
 
 
 class Reached(NamedTuple):
@@ -55,9 +69,11 @@ class Reach:
     searched: directories in which denied or excepted names are looked up, by the rule that says so.
     """
 
-    def __init__(self, policy: Policy, look_at: LookAt) -> None:
-        """Look at what is there now; `look_at` tells what is known of a device by its node's path."""
-        self._look_at = look_at
+    def __init__(self, policy: Policy, machine: Machine) -> None:
+        """Look at what is there now."""
+        self._machine = machine
+        self._slow = frozenset(machine.slow_points())
+        self._directories: dict[str, bool] = {}
         self._devices: dict[str, tuple[FileType | None, Device | None]] = {}
         self.trees: dict[str, int] = {}
         self.files: dict[str, int] = {}
@@ -89,27 +105,32 @@ class Reach:
     def _add_files(self, rule: Rule, pattern: PathPattern, permissions: int) -> None:
         if "home" in pattern.variables:
             for name in self._names("/"):
-                top = f"/{name}"
-                if top not in _NO_HOMES and os.path.isdir(top) and not os.path.islink(top):
-                    self._add_tree(rule, top, permissions)
+                if f"/{name}" not in _NO_HOMES:
+                    self._add_tree(rule, f"/{name}", permissions)
+        elif not pattern.literal:
+            self._add_tree(rule, pattern.literal_root, permissions)
+        elif self._slow_point(pattern.text):
+            self._add_tree(rule, pattern.text, permissions)
+        else:
+            self._add_file(rule, pattern, permissions)
+
+    def _add_file(self, rule: Rule, pattern: PathPattern, permissions: int) -> None:
+        path, directory = pattern.text, pattern.literal_root
+        if not self._is_real(directory):
             return
-        directory = pattern.literal_root
-        if _real(directory) != directory:
-            return  # not there; or reached by a link, and then the rule must match the real name, which counts
-        if not pattern.literal:
-            self._add_tree(rule, directory, permissions)
-            return
-        real = _real(pattern.text)
         guarded = self._is_guarded(directory)
-        if real == pattern.text:
-            self.reached.append(Reached(rule.id, real, permissions))
-            _add(self.files if guarded else self.trees, real if guarded else directory, permissions)
+        if self._real(path) == path:
+            self.reached.append(Reached(rule.id, path, permissions))
+            _add(self.files if guarded else self.trees, path if guarded else directory, permissions)
         elif not guarded:
             self._add_tree(rule, directory, permissions)
 
     def _add_tree(self, rule: Rule, directory: str, permissions: int) -> None:
-        _add(self.trees, directory, permissions)
-        self.reached.append(Reached(rule.id, directory, permissions, is_there=False))
+        point = self._slow_point(directory)
+        if not point and not self._is_real(directory):
+            return  # not there; or reached by a link, and then the rule must match the real name, which counts
+        _add(self.trees, point or directory, permissions)
+        self.reached.append(Reached(rule.id, point or directory, permissions, is_there=False))
 
     def _add_nodes(self, rule: Rule, pattern: PathPattern, permissions: int) -> None:
         if pattern.literal_root == _TERMINALS and not pattern.literal:
@@ -120,7 +141,7 @@ class Reach:
         if pattern.variables:
             pattern = parse_pattern(VARIABLE.sub("*", pattern.text).replace("**", "*"))
         for path in self._matching(pattern):
-            node = _real(path)
+            node = self._real(path)
             if node is None:
                 continue
             kind, device = self._device(node)
@@ -135,7 +156,7 @@ class Reach:
                 self.searched.append((rule, ""))  # nobody knows where
             elif pattern.literal:
                 directory = pattern.text.rpartition("/")[0] or "/"
-                for one in dict.fromkeys((directory, _real(directory) or directory)):
+                for one in dict.fromkeys((directory, self._real(directory) or directory)):
                     self.searched.append((rule, one))
 
     def _gather_files(self) -> None:
@@ -152,10 +173,34 @@ class Reach:
 
     # --- what is there -----------------------------------------------------------------------------------
 
+    def _slow_point(self, path: str) -> str:
+        """The mount point of what may block that `path` lies on, the outermost; nothing on it may be touched."""
+        if not self._slow:
+            return ""
+        return min((point for point in self._slow if lies_in(path, point)), key=len, default="")
+
+    def _is_real(self, directory: str) -> bool:
+        """Whether there is such a directory, and no link on the way to it."""
+        known = self._directories.get(directory)
+        if known is None:
+            known = self._directories[directory] = self._machine.real(directory) == directory
+        return known
+
+    def _real(self, path: str) -> str | None:
+        """The path without links; None where there is nothing, or something that may block."""
+        directory = path.rpartition("/")[0] or "/"
+        if self._slow_point(path) or not self._is_real(directory):
+            return self._machine.real(path)
+        try:
+            is_link = stat.S_ISLNK(os.lstat(path).st_mode)  # much quicker, and most are none
+        except OSError:
+            return None
+        return self._machine.real(path) if is_link else path
+
     def _device(self, node: str) -> tuple[FileType | None, Device | None]:
         known = self._devices.get(node)
         if known is None:
-            known = self._devices[node] = self._look_at(node)
+            known = self._devices[node] = self._machine.look_at(node)
         return known
 
     def _is_guarded(self, directory: str) -> bool:
@@ -179,6 +224,9 @@ class Reach:
         yield from self._below(pattern, pattern.literal_root.rstrip("/"), depth)
 
     def _below(self, pattern: PathPattern, directory: str, depth: int) -> Iterator[str]:
+        """What matches below `directory`, whose path has so many components."""
+        if self._slow_point(directory or "/"):
+            return
         more = pattern.recursive or depth + 1 < len(pattern.components)
         for name in self._names(directory or "/"):
             if depth < len(pattern.components):
@@ -186,9 +234,9 @@ class Reach:
                 if component != name if isinstance(component, str) else not component.matches(name):
                     continue
             path = f"{directory}/{name}"
-            if depth + 1 > len(pattern.components) or (
-                depth + 1 == len(pattern.components) and not pattern.recursive
-            ):
+            if self._slow_point(path):
+                continue
+            if depth + 1 > len(pattern.components) or not more:
                 yield path
             if more and os.path.isdir(path) and not os.path.islink(path):
                 yield from self._below(pattern, path, depth + 1)
@@ -224,11 +272,3 @@ def _is_for(rule: Rule, kind: FileType | None, device: Device | None) -> bool:
         and (rule.devices is None or any_holds(rule.devices, kind, device) is True)
         and any_holds(rule.except_devices, kind, device) is False
     )
-
-
-def _real(path: str) -> str | None:
-    """The path without links, None where there is nothing."""
-    try:
-        return os.path.realpath(path, strict=True)
-    except OSError:
-        return None
