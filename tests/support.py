@@ -96,13 +96,14 @@ class Broker:
         self.supervisor = self.process.pid
         self.worker = wait_until(lambda: children_of(self.supervisor), "the worker")[0]
         # Once answered, the worker has all the fds that it keeps. When the second client is answered, the first
-        # one's connection is closed; its own is taken off.
+        # one's connection is closed; its own, which supervisor and worker both hold, is taken off.
         with self.client() as client:
             client.describe()
         with self.client() as client:
             client.describe()
             self.fds_before = self.settled_fds()
-            self.fds_before[1].remove("socket:")
+            for fds in self.fds_before:
+                fds.remove("socket:")
 
     def client(self, **arguments: Any) -> sandboxed.Client:
         """A client of this broker."""
