@@ -13,7 +13,7 @@ from broker.peers import group_name, user_name
 from broker.walk import Walked, Walker, WalkFailed, WalkRefused
 from policy import Peer, Rights
 
-_READ, _WRITE, _SEARCH = 4, 2, 1
+_READ, WRITE, _SEARCH = 4, 2, 1
 _WRITING = Rights.WRITE | Rights.APPEND | Rights.TRUNCATE | Rights.CONNECT
 
 # linux/posix_acl_xattr.h and posix_acl.h
@@ -49,7 +49,7 @@ class Permissions(NamedTuple):
             return True
         if uid == self.uid:
             return not wanted & ~(self.mode >> 6)
-        mask = next((bits for tag, bits, _ in self.acl if tag == _ACL_MASK), 7)
+        mask = self._mask()
         named = [bits for tag, bits, id in self.acl if (tag, id) == (_ACL_USER, uid)]
         if named:
             return not wanted & ~(named[0] & mask)
@@ -58,14 +58,26 @@ class Permissions(NamedTuple):
             return answers.pop() if len(answers) == 1 else None
         return self._by_group(gids, wanted, mask)
 
-    def _by_group(self, gids: frozenset[int], wanted: int, mask: int) -> bool:
+    def named_to(self, wanted: int) -> tuple[frozenset[int], frozenset[int]]:
+        """The users that an ACL names, and the groups, that have the `wanted` bits."""
+        mask = self._mask()
+        users = {id for tag, bits, id in self.acl if tag == _ACL_USER and not wanted & ~(bits & mask)}
+        groups = {gid for gid, bits in self._by_gid(mask) if not wanted & ~bits}
+        return frozenset(users), frozenset(groups)
+
+    def _mask(self) -> int:
+        return next((bits for tag, bits, _ in self.acl if tag == _ACL_MASK), 7)
+
+    def _by_gid(self, mask: int) -> list[tuple[int, int]]:
         # With an ACL the group bits of the mode are its mask, and the owning group has an entry.
-        entries = [
+        return [
             (self.gid if tag == _ACL_GROUP_OBJ else id, bits & mask)
             for tag, bits, id in self.acl
             if tag in (_ACL_GROUP_OBJ, _ACL_GROUP)
         ] or [(self.gid, self.mode >> 3)]
-        of_user = [bits for gid, bits in entries if gid in gids]
+
+    def _by_group(self, gids: frozenset[int], wanted: int, mask: int) -> bool:
+        of_user = [bits for gid, bits in self._by_gid(mask) if gid in gids]
         if of_user:
             return any(not wanted & ~bits for bits in of_user)
         return not wanted & ~self.mode
@@ -112,7 +124,7 @@ def outside(walker: Walker, walked: Walked, peer: Peer, rights: Rights) -> Outsi
             )
     permissions = permissions_of(walked)
     wanted = (_READ if Rights.READ & rights or not rights & _WRITING else 0) | (
-        _WRITE if rights & _WRITING else 0
+        WRITE if rights & _WRITING else 0
     )
     possible = permissions.give(peer.uid, peer.gids, wanted)
     node = f"node is {permissions}"

@@ -301,6 +301,20 @@ def moment(node: Node, what: str, report: FileReport) -> int | None:
         return None
 
 
+def finding_code(node: Node, what: str, report: FileReport) -> str | None:
+    """Read the code of a finding, as `fdbroker check` prints it."""
+    found = text(node, what, report)
+    if found is None:
+        return None
+    from .findings import CODES  # only a rule that accepts one pays for it
+
+    if found not in CODES:
+        expected = f"the code of a finding, as `fdbroker check` prints it{did_you_mean(CODES, found)}"
+        report.at(node, f"{what} has {shown(found)}, expected {expected}")
+        return None
+    return found
+
+
 def literal_path(node: Node, what: str, report: FileReport) -> str | None:
     """Read an absolute path that means itself alone.
 

@@ -64,6 +64,21 @@ class _Node(Generic[Value]):
                 nodes += [node for glob, node in same_prefix.values() if glob.matches(component)]
         return nodes
 
+    def nodes_covering(self, component: str | Glob) -> "list[_Node[Value]]":
+        """Return nodes that match whatever `component` matches; there may be more, which are not recognised."""
+        if isinstance(component, str):
+            same = self.literals.get(component) if self.literals else None
+            return [*([same] if same else []), *self.globs_matching(component)]
+        if self.globs is None:
+            return []
+        # The same text, or a shorter beginning with a star behind it.
+        wider = {component.text: component.prefix}
+        for length in self.prefix_lengths:
+            if length <= len(component.prefix):
+                wider[f"{component.prefix[:length]}*"] = component.prefix[:length]
+        found = [self.globs.get(prefix, {}).get(text) for text, prefix in wider.items()]
+        return [one[1] for one in found if one is not None]
+
 
 class PathIndex(Generic[Value]):
     """Values under path patterns."""
@@ -95,4 +110,18 @@ class PathIndex(Generic[Value]):
         for node in nodes:
             if node.here:
                 found += node.here
+        return found
+
+    def covering(self, pattern: PathPattern) -> list[Value]:
+        """Return values of patterns that match whatever `pattern` matches; there may be more that are not recognised.
+
+        What stands under a pattern with variables is never returned, and for one nothing is.
+        """
+        found: list[Value] = []
+        nodes = [self._root]
+        for component in pattern.components:
+            found += [value for node in nodes for value in node.below or ()]
+            nodes = [one for node in nodes for one in node.nodes_covering(component)]
+        for node in nodes:
+            found += (node.below if pattern.recursive else node.here) or []
         return found

@@ -136,6 +136,7 @@ class _Linker:
             rule.device,
             None if rule.devices is None else self._linked_devices(rule.devices),
             self._linked_devices(rule.except_devices),
+            accept=rule.accept,
         )
 
     def _linked_devices(self, references: Iterable[DeviceReference]) -> tuple[DeviceSelector, ...]:

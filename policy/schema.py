@@ -75,6 +75,7 @@ class RuleDeclaration(NamedTuple):
     device: DeviceSelector | None = None
     devices: tuple[DeviceReference, ...] | None = None
     except_devices: tuple[DeviceReference, ...] = ()
+    accept: frozenset[str] = frozenset()
 
 
 class Declarations:
@@ -292,6 +293,7 @@ def _rule(key: Scalar, node: Node, declarations: Declarations, report: FileRepor
             _selector_of(values, None) if has_device else None,
             (values["devices"] or ()) if "devices" in values else None,
             values.get("except_devices") or (),
+            frozenset(values.get("accept") or ()),
         )
     )
 
@@ -374,12 +376,13 @@ _RULE: Mapping[str, fields.Field[Any]] = {
     **_SELECTORS,
     "devices": fields.any_of(_device_reference),
     "except_devices": fields.any_of(_device_reference),
+    "accept": fields.any_of(fields.finding_code),
 }
 _RULE_LATER = frozenset(
     (
         "addresses",
         *("lease", "renewable", "exclusive", "preempt", "limits", "revoke", "relay", "snapshot"),
-        *("serial", "tun", "create", "temporary", "flags", "as", "netns", "accept"),
+        *("serial", "tun", "create", "temporary", "flags", "as", "netns"),
     )
 )
 

@@ -2,9 +2,14 @@
 
 import argparse
 import json
+import sys
+import time
 from collections.abc import Sequence
 
+from broker.commands.check_findings import explained_code, findings_counts, findings_json, findings_text
+from broker.commands.common import Unusable, say
 from broker.commands.policies import read_or_tell, show_problems
+from broker.linting import Linted, findings
 from broker.policyfiles import TIERS, load_files
 from policy import Policy, PolicyError
 
@@ -23,6 +28,8 @@ exit status: 0 the policy is good, 1 it has mistakes, 2 it could not be read
 def main(arguments: Sequence[str]) -> int:
     """Check what `arguments` name."""
     options = _parser().parse_args(arguments)
+    if options.explain is not None:
+        return _explain(options.explain)
     files = read_or_tell("check", options.paths, options.json)
     if files is None:
         return 2
@@ -31,7 +38,17 @@ def main(arguments: Sequence[str]) -> int:
     except PolicyError as error:
         show_problems(error.problems, options.json)
         return 1
-    _show_good(policy, len(files.files), options.json)
+    linted = findings(policy, time.time(), offline=options.offline)
+    _show(policy, len(files.files), linted, options)
+    return 1 if linted.fails else 0
+
+
+def _explain(code: str) -> int:
+    try:
+        print(explained_code(code))
+    except Unusable as error:
+        say("check", error)
+        return 2
     return 0
 
 
@@ -50,24 +67,31 @@ def _parser() -> argparse.ArgumentParser:
         help=f"policy files, or directories of them, read as one set of one tier (default: what "
         f"`fdbroker serve` reads, {', '.join(reversed(TIERS))})",
     )
+    parser.add_argument("--offline", action="store_true", help="ask nothing of this machine")
+    parser.add_argument("--notes", action="store_true", help="show notes too, which fail nothing")
+    parser.add_argument(
+        "--explain", metavar="CODE", help="tell what findings of that code mean, and nothing else"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     return parser
 
 
-def _show_good(policy: Policy, count: int, as_json: bool) -> None:
-    if as_json:
-        print(
-            json.dumps(
-                {
-                    "good": True,
-                    "problems": [],
-                    "files": count,
-                    "rules": len(policy.rules),
-                    "policy": policy.digest,
-                }
-            )
-        )
+def _show(policy: Policy, count: int, linted: Linted, options: argparse.Namespace) -> None:
+    if options.json:
+        shown = {
+            "good": not linted.fails,
+            "problems": [],
+            **findings_json(linted),
+            "files": count,
+            "rules": len(policy.rules),
+            "policy": policy.digest,
+        }
+        print(json.dumps(shown))
         return
-    print(
-        f"good: {len(policy.rules)} rules in {count} file{'s' if count != 1 else ''}, policy {policy.digest}"
-    )
+    for line in findings_text(linted, with_notes=options.notes):
+        print(line)
+    if not linted.fails:
+        files = f"{count} file{'s' if count != 1 else ''}"
+        print(f"good: {len(policy.rules)} rules in {files}, policy {policy.digest}")
+    for line in findings_counts(linted, with_notes=options.notes):
+        print(line, file=sys.stderr)
