@@ -11,9 +11,11 @@ from broker.found import device_systems, never_given, object_of, other_names
 from broker.outside import Outside, outside
 from broker.records import printable
 from broker.walk import MayBlock, Walked, Walker, WalkFailed, WalkRefused
-from policy import Object, Peer, Policy, Request
+from policy import Object, Peer, Policy, Request, Rule, rights_words
 from policy.explain import Explanation, explain, literals_to_try
+from policy.keeping import given_rights
 from policy.paths import shape_fault
+from policy.words import with_implied
 
 YES = "allowed"
 NO = "denied"
@@ -51,9 +53,19 @@ def explained(policy: Policy, request: Request, peer: Peer, now: float | None = 
     """
     sight = _NOTHING if shape_fault(request.path) else _look(policy, request, peer, now)
     explanation = explain(policy, request, peer, sight.object, now, sight.same)
+    lost = _lost(request, explanation.verdict.rule)
+    if explanation.verdict.allowed and lost:
+        sight = sight._replace(refusal=f"this version cannot give {', '.join(lost)}")
     if not explanation.verdict.allowed or sight.refusal:
         return Explained(NO, explanation, sight)
     return Explained(NOT_KNOWN if sight.unseen else YES, explanation, sight)
+
+
+def _lost(request: Request, rule: Rule | None) -> list[str]:
+    """Rights that are needed and that the rule lists, but that no open gives."""
+    if rule is None:
+        return []
+    return rights_words(with_implied(int(request.needed)) & int(rule.rights) & ~int(given_rights(rule)))
 
 
 def _look(policy: Policy, request: Request, peer: Peer, now: float | None) -> Sight:

@@ -128,7 +128,7 @@ class RuleLookup:
                 continue
             denies += entries
             self._varying_denies += varying
-            if not rule.paths:
+            if not rule.paths and not rule.terms.addresses:
                 self._denies_everywhere.append(Entry(rule, rights, None))
             literals = [pattern.text for pattern in rule.paths if pattern.literal]
             if literals:

@@ -7,11 +7,15 @@ from collections.abc import Sequence
 from broker.commands.policies import read_or_tell, show_problems
 from broker.policyfiles import TIERS, load_files
 from policy import Policy, PolicyError
+from policy.keeping import refusals
 
 _EPILOG = """\
 Whoever can change a policy file, or a directory above it, decides what the broker gives. So these must belong to root
 (or to the broker's own user) and be writable by nobody else; a file of which that is not true is a mistake, shown
 with the command that mends it. `fdbroker cat` shows what the set comes to.
+
+A rule that says what this version of the broker does not keep (a lease, say) is shown too, with its code: no broker
+serves it, unless it says `accept: [CODE]`.
 
   fdbroker check                       the system's policy
   fdbroker check new.yaml              one file alone
@@ -30,6 +34,10 @@ def main(arguments: Sequence[str]) -> int:
         policy = load_files(files).policy
     except PolicyError as error:
         show_problems(error.problems, options.json)
+        return 1
+    unkept = refusals(policy)
+    if unkept:
+        show_problems(unkept, options.json)
         return 1
     _show_good(policy, len(files.files), options.json)
     return 0

@@ -73,6 +73,8 @@ def rules(action: str) -> st.SearchStrategy[RuleText]:
         "type": st.sampled_from(types),
         "until": st.sampled_from(list(MOMENTS)),
     }
+    if is_allow:
+        optional.update(exclusive=st.booleans(), lease=st.sampled_from(["90s", "2m", "1h"]))
     (mandatory if is_allow else optional).update(clients=client_lists, paths=pattern_lists)
     return st.fixed_dictionaries(mandatory, optional=optional)
 
