@@ -49,6 +49,10 @@ CLIENTS: list[Any] = [
 ]
 
 
+TERMS: list[RuleText] = [{}, {}, {"lease": "90s"}, {"lease": "2m"}, {"exclusive": True}, {"exclusive": False}]
+TERMS += [{"lease": "1h", "exclusive": True}, {"lease": "2m", "exclusive": True}]
+
+
 def subsets(values: Sequence[Any], least: int, most: int) -> list[list[Any]]:
     return [list(one) for size in range(least, most + 1) for one in combinations(values, size)]
 
@@ -73,10 +77,12 @@ def rules(action: str) -> st.SearchStrategy[RuleText]:
         "type": st.sampled_from(types),
         "until": st.sampled_from(list(MOMENTS)),
     }
-    if is_allow:
-        optional.update(exclusive=st.booleans(), lease=st.sampled_from(["90s", "2m", "1h"]))
     (mandatory if is_allow else optional).update(clients=client_lists, paths=pattern_lists)
-    return st.fixed_dictionaries(mandatory, optional=optional)
+    plain = st.fixed_dictionaries(mandatory, optional=optional)
+    # One choice for all terms: each key of its own makes cases that meet rarer.
+    return (
+        st.builds(lambda rule, terms: {**rule, **terms}, plain, st.sampled_from(TERMS)) if is_allow else plain
+    )
 
 
 allows = rules("allow")
