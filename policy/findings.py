@@ -7,6 +7,7 @@ docs/lint.md has a section for each. What finds them is the subject of `lint` an
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
+from .keeping import UNKEPT
 from .rules import Rule
 
 ERROR = "error"
@@ -72,6 +73,16 @@ def texts(parts: Iterable[str]) -> str:
     more = len(known) - _SHOWN
     return ", ".join(known[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
 
+
+_UNKEPT = tuple(
+    Code(
+        code,
+        ERROR,
+        f"The rule says what this version of the broker does not keep: {instead}.",
+        "Leave it out, or accept the code where the rule will do without: no broker serves the policy else.",
+    )
+    for code, instead in UNKEPT.items()
+)
 
 _ALL = (
     # Rules that never decide.
@@ -299,6 +310,7 @@ _ALL = (
         "Nothing, when it will be; else mend the path.",
         True,
     ),
+    *_UNKEPT,
 )
 
 CODES: Mapping[str, Code] = {one.code: one for one in _ALL}

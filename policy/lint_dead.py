@@ -44,7 +44,7 @@ def never_deciding(rules: Iterable[Rule], now: float | None) -> Iterator[Finding
             living.append(rule)
         else:
             yield finding(rule, *found)
-    denies = _Denies(rule for rule in living if rule.action == DENY)
+    denies = _Denies(rule for rule in living if rule.action == DENY and not rule.terms.addresses)
     said = _Said(living)
     for rule in living:
         if rule.action == ALLOW:

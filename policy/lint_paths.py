@@ -56,18 +56,16 @@ class PathLint:
 
     def __init__(self, policy: Policy) -> None:
         self._allows = _by_path(rule for rule in policy.rules if rule.action == ALLOW)
-        self._denies = _by_path(
+        for_everybody = [
             rule
             for rule in policy.rules
-            if rule.action == DENY and not (rule.clients or rule.except_clients or rule.until)
-        )
+            if rule.action == DENY
+            and not (rule.clients or rule.except_clients or rule.until or rule.terms.addresses)
+        ]
+        self._denies = _by_path(for_everybody)
+        self._everywhere = [rule for rule in for_everybody if not rule.paths]
         self._refusals: dict[str, int] = {}
         self._left_open: dict[str, bool] = {}
-        self._everywhere = [
-            rule
-            for rule in policy.rules
-            if rule.action == DENY and not (rule.paths or rule.clients or rule.except_clients or rule.until)
-        ]
 
     def findings(self, rule: Rule) -> Iterator[Finding]:
         """Yield what is found about the paths of `rule`."""
@@ -100,7 +98,12 @@ class PathLint:
         return known
 
     def _disks(self, rule: Rule) -> Iterator[Finding]:
-        if not _may_be_block(rule.types) or rule.device is not None or rule.devices is not None:
+        if (
+            rule.terms.addresses
+            or not _may_be_block(rule.types)
+            or rule.device is not None
+            or rule.devices is not None
+        ):
             return
         named = [pattern for pattern in rule.paths if pattern.text not in _ALL_OF_DEV]
         families = {pattern.text: _disk_families(pattern) for pattern in named}

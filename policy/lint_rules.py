@@ -9,7 +9,9 @@ from collections.abc import Callable, Iterator
 
 from .devices import Device, DeviceSelector
 from .findings import Finding, finding, texts
+from .keeping import unkept
 from .rules import ALLOW, DENY, Rule
+from .terms import REQUIRED
 from .words import FileType, Rights
 
 # What stands on the medium, for whoever writes to it.
@@ -130,7 +132,9 @@ def _programs(rule: Rule) -> Iterator[Finding]:
 def _terms(rule: Rule) -> Iterator[Finding]:
     if rule.terms.as_broker:
         yield finding(rule, "connects-as-broker", "it connects as the broker")
-    if rule.terms.revoke == "required" and not _is_revocable(rule):
+    for one in unkept(rule):
+        yield finding(rule, one.code, f"this version does not keep '{one.what}': {one.instead}")
+    if rule.terms.revoke == REQUIRED and not _is_revocable(rule):
         yield finding(rule, "revoke-not-possible", "nothing takes back what it gives")
 
 

@@ -206,7 +206,7 @@ class RuleLookup:
                 continue
             denies += entries
             self._varying_denies += varying
-            if not rule.paths:
+            if not rule.paths and not rule.terms.addresses:
                 self._denies_everywhere.append(Entry(rule, rights, None))
             alike = (rights, rule.clients, rule.except_clients, rule.until)
             literals = [pattern.text for pattern in rule.paths if pattern.literal]

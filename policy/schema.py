@@ -1,30 +1,31 @@
 """The keys of a policy file, as tables, and the declarations that come out of it.
 
-What a file alone can be blamed for is refused here: unknown keys and words, missing and contradicting ones,
-and what this version of the language cannot give. Names that lead from one declaration to another, possibly
-in another file, are kept with their places for `load` to resolve.
+What a file alone can be blamed for is refused here: unknown keys and words, missing and contradicting ones (those
+of terms in `termfields`). Names that lead from one declaration to another, possibly in another file, are kept with
+their places for `load` to resolve.
 """
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from . import fields
+from . import fields, termfields
 from .clients import DEFAULT_SOCKET, IdRange
 from .devices import DEVICE_TYPES, DeviceSelector
 from .document import Section, read_sections
 from .nodes import Mapping as MappingNode
 from .nodes import Node, Scalar, Sequence, Unreadable
-from .patterns import PathPattern
+from .patterns import PathPattern, parse_pattern
 from .problems import Abandoned, FileReport, Position
 from .rules import ALLOW, DENY, SocketDeclaration, Source
+from .terms import NO_TERMS, Terms
 from .words import ALL_RIGHTS, NO_RIGHTS, RIGHT_WORDS, FileType, Rights
 
 ANY = "any"
 _ALL = "all"
 
-# Rights of the language that no allow can give in this version, and types that nothing else could be used on.
-_RIGHTS_LATER = int(Rights.CREATE | Rights.LIST | Rights.CONNECT | Rights.LISTEN)
-_TYPES_LATER = frozenset((FileType.DIRECTORY, FileType.SOCKET))
+# What a rule with `tun` is for.
+_TUN_PATHS = (parse_pattern("/dev/net/tun"),)
+_TUN_TYPES = frozenset((FileType.CHAR,))
 
 # Permission bits of a socket that says none: its owner and group may connect.
 _SOCKET_MODE = 0o660
@@ -75,7 +76,8 @@ class RuleDeclaration(NamedTuple):
     device: DeviceSelector | None = None
     devices: tuple[DeviceReference, ...] | None = None
     except_devices: tuple[DeviceReference, ...] = ()
-    accept: frozenset[str] = frozenset()
+    terms: Terms = NO_TERMS
+    accept: tuple[str, ...] = ()
 
 
 class Declarations:
@@ -230,27 +232,16 @@ def _reference(node: Node, what: str, report: FileReport) -> Named | None:
 
 def _allow_rights(node: Node, what: str, report: FileReport) -> Rights | None:
     words = _ALLOW_RIGHTS(node, what, report)
-    if words is None:
-        return None
-    rights = _united(words)
-    if Rights.APPEND in rights and Rights.WRITE not in rights:
-        report.at(node, "append without write is not available in this version")
-    return rights
+    count = len(node.items) if isinstance(node, Sequence) else 1
+    # Of rights some of which are faulty nothing can be said, as that a term has none.
+    return _united(words) if words is not None and len(words) == count else None
 
 
 def _allow_right(node: Node, what: str, report: FileReport) -> Rights | None:
     if isinstance(node, Scalar) and node.text == _ALL:
-        report.at(node, f"'all' is for deny only, expected some of {', '.join(_ALLOWED_WORDS)}")
+        report.at(node, f"'all' is for deny only, expected some of {', '.join(RIGHT_WORDS)}")
         return None
-    right = _RIGHT(node, "right", report)
-    if right is not None and right.value & _RIGHTS_LATER and isinstance(node, Scalar):
-        report.at(
-            node,
-            f"the right {node.text!r} is not available in this version, expected some of "
-            f"{', '.join(_ALLOWED_WORDS)}",
-        )
-        return None
-    return right
+    return _RIGHT(node, "right", report)
 
 
 def _deny_rights(node: Node, what: str, report: FileReport) -> Rights | None:
@@ -270,22 +261,21 @@ def _rule(key: Scalar, node: Node, declarations: Declarations, report: FileRepor
     if values is None or not isinstance(node, MappingNode):
         return
     named = values.get("name")
-    shown = f"rule {named.text!r}" if named else "a rule"
-    _check_keys(values, node, shown, report)
     action = DENY if DENY in values else ALLOW
     has_device = any(key in values for key in _OWN_DEVICE_KEYS)
-    types = values.get("type")
-    if action == ALLOW:
-        _refuse_types_later(types or (), node, report)
-        types = types or (DEVICE_TYPES if has_device or "devices" in values else (FileType.FILE,))
+    types = frozenset(values.get("type") or ())
+    if action == ALLOW and not types and termfields.ADDRESSES not in values:
+        types = DEVICE_TYPES if has_device or "devices" in values else frozenset((FileType.FILE,))
+    _check_keys(values, node, f"rule {named.text!r}" if named else "a rule", types, report)
+    is_tun = action == ALLOW and "tun" in values
     declarations.rules.append(
         RuleDeclaration(
             report.position(node),
             named,
             action,
             values.get(action) or NO_RIGHTS,
-            frozenset(types) if types else None,
-            values.get("paths") or (),
+            _TUN_TYPES if is_tun else types or None,
+            _TUN_PATHS if is_tun else values.get("paths") or (),
             values.get("except_paths") or (),
             values.get("clients") or (),
             values.get("except_clients") or (),
@@ -293,22 +283,34 @@ def _rule(key: Scalar, node: Node, declarations: Declarations, report: FileRepor
             _selector_of(values, None) if has_device else None,
             (values["devices"] or ()) if "devices" in values else None,
             values.get("except_devices") or (),
-            frozenset(values.get("accept") or ()),
+            termfields.terms_of(values),
+            values.get("accept") or (),
         )
     )
 
 
-def _check_keys(values: dict[str, Any], node: Node, shown: str, report: FileReport) -> None:
+def _check_keys(
+    values: dict[str, Any], node: MappingNode, shown: str, types: frozenset[FileType], report: FileReport
+) -> None:
     if "name" not in values:
         report.at(node, "the rule has no 'name'")
     if ALLOW in values and DENY in values:
         report.at(node, f"{shown} has both 'allow' and 'deny', expected one of them")
-    elif ALLOW not in values and DENY not in values:
+        return
+    if ALLOW not in values and DENY not in values:
         report.at(node, f"{shown} has neither 'allow' nor 'deny', expected one of them")
-    elif ALLOW in values:
-        selects = [key for key in (*_OWN_DEVICE_KEYS, "devices") if key in values]
-        if "clients" not in values:
-            report.at(node, f"{shown} has no 'clients', which an allow needs")
+        return
+
+    def place(key: str) -> Scalar:
+        return next(one for one, _ in node.entries if one.text == key)
+
+    if DENY in values:
+        termfields.check_deny(values, place, report)
+        return
+    selects = [key for key in (*_OWN_DEVICE_KEYS, "devices") if key in values]
+    if "clients" not in values:
+        report.at(node, f"{shown} has no 'clients', which an allow needs")
+    if not termfields.needs_no_path(values):
         if "paths" not in values and not selects:
             report.at(node, f"{shown} has no 'paths', which an allow needs, or 'devices'")
         if "paths" in values and selects and "type" not in values:
@@ -316,21 +318,12 @@ def _check_keys(values: dict[str, Any], node: Node, shown: str, report: FileRepo
             report.at(
                 node, f"{shown} has 'paths' and {selects[0]!r} and no 'type', expected 'type: char' or block"
             )
-
-
-def _refuse_types_later(types: tuple[FileType, ...], rule: MappingNode, report: FileReport) -> None:
-    """Refuse an allow of nothing but what only rights of later versions could be used on."""
-    if types and _TYPES_LATER.issuperset(types):
-        place = next(value for key, value in rule.entries if key.text == "type")
-        report.at(place, f"an allow of type {types[0].value!r} alone is not available in this version")
+    termfields.check_allow(values, types, place, report)
 
 
 _RIGHT = fields.word(RIGHT_WORDS)
 _ALLOW_RIGHTS = fields.any_of(_allow_right)
 _DENY_RIGHTS = fields.any_of(fields.word({**RIGHT_WORDS, _ALL: ALL_RIGHTS}))
-_ALLOWED_WORDS = tuple(
-    word for word, right in RIGHT_WORDS.items() if not right & _RIGHTS_LATER and right != Rights.APPEND
-)
 
 _CLIENT: Mapping[str, fields.Field[Any]] = {
     "user": fields.any_of(fields.account),
@@ -376,15 +369,11 @@ _RULE: Mapping[str, fields.Field[Any]] = {
     **_SELECTORS,
     "devices": fields.any_of(_device_reference),
     "except_devices": fields.any_of(_device_reference),
+    **termfields.ADDRESS_FIELDS,
+    **termfields.TERM_FIELDS,
     "accept": fields.any_of(fields.finding_code),
 }
-_RULE_LATER = frozenset(
-    (
-        "addresses",
-        *("lease", "renewable", "exclusive", "preempt", "limits", "revoke", "relay", "snapshot"),
-        *("serial", "tun", "create", "temporary", "flags", "as", "netns"),
-    )
-)
+_RULE_LATER: frozenset[str] = frozenset()
 
 _EntryReader = Callable[[Scalar, Node, Declarations, FileReport], None]
 _SECTIONS: Mapping[str, tuple[type[Node], _EntryReader]] = {

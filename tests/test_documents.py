@@ -16,7 +16,9 @@ from broker.limits import REFUSALS_BURST, REFUSALS_PER_SECOND
 from broker.messages import FLAGS
 from broker.version import VERSION
 from policy import PolicyError, Source, load
+from policy.keeping import UNKEPT
 from policy.profile import Limits, Profile, load_profile
+from policy.termfields import ADDRESS_FIELDS, TERM_FIELDS
 from sandboxed.limits import BATCH_REQUESTS, MESSAGE_BYTES
 
 DOCUMENTS = sorted([*TREE.glob("*.md"), *TREE.glob("docs/**/*.md")])
@@ -111,6 +113,19 @@ def test_numbers_of_the_documents_are_those_of_the_code() -> None:
     assert f"{BATCH_REQUESTS} requests" in wire
     assert f"first {REFUSALS_BURST:,} and then {REFUSALS_PER_SECOND} a second" in audit
     assert all(f"`{flag}`" in wire for flag in FLAGS)
+
+
+def test_codes_of_what_is_not_kept_are_documented_with_what_is_true_instead() -> None:
+    text = (TREE / "docs/policy.md").read_text()
+    for code, instead in UNKEPT.items():
+        (row,) = [line for line in text.splitlines() if line.startswith("| ") and f"`{code}`" in line]
+        assert instead in row
+
+
+def test_keys_of_a_rule_are_documented() -> None:
+    text = (TREE / "docs/policy.md").read_text()
+    for key in (*TERM_FIELDS, *ADDRESS_FIELDS, "accept"):
+        assert f"\n| `{key}` | " in text, key
 
 
 def test_shipped_interface_is_the_documented_one() -> None:

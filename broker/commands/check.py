@@ -18,6 +18,9 @@ Whoever can change a policy file, or a directory above it, decides what the brok
 (or to the broker's own user) and be writable by nobody else; a file of which that is not true is a mistake, shown
 with the command that mends it. `fdbroker cat` shows what the set comes to.
 
+A rule that says what this version of the broker does not keep (a lease, say) is shown too, with its code: no broker
+serves it, unless it says `accept: [CODE]`.
+
   fdbroker check                       the system's policy
   fdbroker check new.yaml              one file alone
 
