@@ -14,6 +14,7 @@ from typing import NamedTuple
 from broker.lint_accounts import Accounts
 from broker.outside import WRITE, permissions_of
 from broker.peers import group_name, user_name
+from broker.records import printable
 from broker.walk import Walked, Walker, WalkFailed
 from policy import Client
 from policy.clients import Clients
@@ -119,7 +120,7 @@ class Directories:
         if entry is None:
             return None
         try:
-            known = self._writers[directory] = self._judged(directory, entry)
+            known = self._writers[directory] = self._judged(entry)
         finally:
             os.close(entry.fd)
         return known
@@ -132,7 +133,8 @@ class Directories:
                 return None
             raise
 
-    def _judged(self, directory: str, entry: Walked) -> Writers:
+    def _judged(self, entry: Walked) -> Writers:
+        directory = printable(entry.path)
         trusted = (0, os.geteuid())
         permissions = permissions_of(entry)
         owner = frozenset((permissions.uid,)).difference(trusted)
