@@ -6,10 +6,11 @@ their places for `load` to resolve.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import fields, termfields
 from .clients import DEFAULT_SOCKET, IdRange
+from .described import about, described
 from .devices import DEVICE_TYPES, DeviceSelector
 from .document import Section, read_sections
 from .findings import CODES
@@ -21,7 +22,11 @@ from .rules import ALLOW, DENY, SocketDeclaration, Source
 from .terms import NO_TERMS, Terms
 from .words import ALL_RIGHTS, NO_RIGHTS, RIGHT_WORDS, FileType, Rights
 
+if TYPE_CHECKING:
+    from .shapes import Shape, Shapes
+
 ANY = "any"
+_VERSIONS = {"1": 1}
 _ALL = "all"
 
 # What a rule with `tun` is for.
@@ -131,10 +136,41 @@ def _refuse_kind(section: Section, expected: type[Node], report: FileReport) -> 
         report.at(section.key, f"{what} is {words[section.kind]}, expected {words[expected]}")
 
 
+@described(lambda shapes: shapes.of(fields.name))
+def _reference(node: Node, what: str, report: FileReport) -> Named | None:
+    name = fields.name(node, what, report)
+    return None if name is None else Named(name, report.position(node))
+
+
+@described(lambda shapes: shapes.mapping(_CLIENT))
+def _client(node: Node, what: str, report: FileReport) -> ClientDeclaration | None:
+    values = fields.mapping(_CLIENT, frozenset(), node, what, report)
+    if values is None:
+        return None
+    return ClientDeclaration(
+        values.get("user"),
+        values.get("uid"),
+        values.get("group"),
+        values.get("gid"),
+        values.get("socket"),
+        units=values.get("unit"),
+        exes=values.get("exe"),
+        labels=values.get("label"),
+    )
+
+
+@described(lambda shapes: shapes.mapping(_DEVICE))
+def _selector(node: Node, what: str, report: FileReport) -> DeviceSelector | None:
+    values = fields.mapping(_DEVICE, frozenset(), node, what, report)
+    return None if values is None else _selector_of(values, values.get("type"))
+
+
+@described(lambda shapes: shapes.words(_VERSIONS))
 def _version(key: Scalar, node: Node, declarations: Declarations, report: FileReport) -> None:
-    fields.word({"1": 1})(node, key.text, report)
+    fields.word(_VERSIONS)(node, key.text, report)
 
 
+@described(lambda shapes: shapes.of(_client))
 def _named_client(key: Scalar, node: Node, declarations: Declarations, report: FileReport) -> None:
     named = _declared_name(key, "client", ANY, report)
     client = _client(node, "client", report)
@@ -143,6 +179,7 @@ def _named_client(key: Scalar, node: Node, declarations: Declarations, report: F
         declarations.clients.append((named, client or ClientDeclaration()))
 
 
+@described(lambda shapes: shapes.mapping(_SOCKET, required=("path",)))
 def _named_socket(key: Scalar, node: Node, declarations: Declarations, report: FileReport) -> None:
     named = _declared_name(key, "socket", DEFAULT_SOCKET, report)
     values = fields.mapping(_SOCKET, frozenset(), node, "socket", report)
@@ -160,6 +197,7 @@ def _named_socket(key: Scalar, node: Node, declarations: Declarations, report: F
         declarations.sockets.append((named, socket))
 
 
+@described(lambda shapes: shapes.some(_selector))
 def _named_devices(key: Scalar, node: Node, declarations: Declarations, report: FileReport) -> None:
     named = _declared_name(key, "device group", "", report)
     selectors = fields.any_of(_selector)(node, "device group", report)
@@ -167,6 +205,7 @@ def _named_devices(key: Scalar, node: Node, declarations: Declarations, report: 
         declarations.devices.append((named, selectors or ()))
 
 
+@described(lambda shapes: shapes.of(fields.rule_id))
 def _mask(key: Scalar, node: Node, declarations: Declarations, report: FileReport) -> None:
     rule = fields.rule_id(node, key.text, report)
     if rule is not None:
@@ -181,27 +220,6 @@ def _declared_name(key: Scalar, what: str, reserved: str, report: FileReport) ->
     return None if name is None else Named(name, report.position(key))
 
 
-def _client(node: Node, what: str, report: FileReport) -> ClientDeclaration | None:
-    values = fields.mapping(_CLIENT, frozenset(), node, what, report)
-    if values is None:
-        return None
-    return ClientDeclaration(
-        values.get("user"),
-        values.get("uid"),
-        values.get("group"),
-        values.get("gid"),
-        values.get("socket"),
-        units=values.get("unit"),
-        exes=values.get("exe"),
-        labels=values.get("label"),
-    )
-
-
-def _selector(node: Node, what: str, report: FileReport) -> DeviceSelector | None:
-    values = fields.mapping(_DEVICE, frozenset(), node, what, report)
-    return None if values is None else _selector_of(values, values.get("type"))
-
-
 def _selector_of(values: dict[str, Any], types: tuple[FileType, ...] | None) -> DeviceSelector:
     return DeviceSelector(
         frozenset(types) if types else None,
@@ -213,12 +231,14 @@ def _selector_of(values: dict[str, Any], types: tuple[FileType, ...] | None) -> 
     )
 
 
+@described(lambda shapes: {"anyOf": [shapes.of(_reference), shapes.of(_selector)]})
 def _device_reference(node: Node, what: str, report: FileReport) -> DeviceReference | None:
     if isinstance(node, MappingNode):
         return _selector(node, "device group", report)
     return _reference(node, what, report)
 
 
+@described(lambda shapes: {"anyOf": [{"const": ANY}, shapes.of(_reference), shapes.of(_client)]})
 def _client_reference(node: Node, what: str, report: FileReport) -> ClientReference | None:
     if isinstance(node, MappingNode):
         return _client(node, "client", report)
@@ -226,11 +246,7 @@ def _client_reference(node: Node, what: str, report: FileReport) -> ClientRefere
     return ClientDeclaration(any_account=True) if named is not None and named.text == ANY else named
 
 
-def _reference(node: Node, what: str, report: FileReport) -> Named | None:
-    name = fields.name(node, what, report)
-    return None if name is None else Named(name, report.position(node))
-
-
+@described(lambda shapes: shapes.some(_RIGHT))
 def _allow_rights(node: Node, what: str, report: FileReport) -> Rights | None:
     words = _ALLOW_RIGHTS(node, what, report)
     count = len(node.items) if isinstance(node, Sequence) else 1
@@ -245,6 +261,7 @@ def _allow_right(node: Node, what: str, report: FileReport) -> Rights | None:
     return _RIGHT(node, "right", report)
 
 
+@described(lambda shapes: shapes.of(_DENY_RIGHTS))
 def _deny_rights(node: Node, what: str, report: FileReport) -> Rights | None:
     words = _DENY_RIGHTS(node, "right", report)
     return None if words is None else _united(words)
@@ -257,6 +274,24 @@ def _united(words: tuple[Rights, ...]) -> Rights:
     return Rights(united)
 
 
+def _describe_rule(shapes: "Shapes") -> "Shape":
+    """What every rule has, what an allow needs, and what a deny cannot have."""
+    objects = ("paths", *_OWN_DEVICE_KEYS, "devices", "tun", termfields.ADDRESSES)
+    allow = {
+        "required": ["clients"],
+        "anyOf": [{"required": [key]} for key in objects],
+        "properties": {DENY: False},
+    }
+    deny = {"required": [DENY], "properties": dict.fromkeys(termfields.TERM_FIELDS, False)}
+    return {
+        **shapes.mapping(_RULE, required=("name",)),
+        "if": {"required": [ALLOW]},
+        "then": allow,
+        "else": deny,
+    }
+
+
+@described(_describe_rule)
 def _rule(key: Scalar, node: Node, declarations: Declarations, report: FileReport) -> None:
     values = fields.mapping(_RULE, _RULE_LATER, node, "rule", report)
     if values is None or not isinstance(node, MappingNode):
@@ -322,68 +357,119 @@ def _check_keys(
     termfields.check_allow(values, types, place, report)
 
 
-_RIGHT = fields.word(RIGHT_WORDS)
+_RIGHT: fields.Field[Rights] = fields.word(RIGHT_WORDS)
 _ALLOW_RIGHTS = fields.any_of(_allow_right)
-_DENY_RIGHTS = fields.any_of(fields.word({**RIGHT_WORDS, _ALL: ALL_RIGHTS}))
+_DENY_RIGHTS: fields.Field[tuple[Rights, ...]] = fields.any_of(fields.word({**RIGHT_WORDS, _ALL: ALL_RIGHTS}))
 
 _CLIENT: Mapping[str, fields.Field[Any]] = {
-    "user": fields.any_of(fields.account),
-    "uid": fields.any_of(fields.id_range),
-    "group": fields.any_of(fields.account),
-    "gid": fields.any_of(fields.id_range),
-    "socket": fields.any_of(_reference),
-    "unit": fields.any_of(fields.unit),
-    "exe": fields.any_of(fields.literal_path),
-    "label": fields.any_of(fields.line),
+    "user": about("Its account's name, or a list of them.", fields.any_of(fields.account)),
+    "uid": about("Its number, a range `100000-165535`, or a list.", fields.any_of(fields.id_range)),
+    "group": about("A group of its, primary or supplementary.", fields.any_of(fields.account)),
+    "gid": about("The number of a group of its, a range, or a list.", fields.any_of(fields.id_range)),
+    "socket": about(
+        "The socket that it connected to: one of `sockets`, or `default`.", fields.any_of(_reference)
+    ),
+    "unit": about(
+        "The unit of the system manager that it runs in: `web.service`.", fields.any_of(fields.unit)
+    ),
+    "exe": about(
+        "The program that it runs; never alone where that gives something.",
+        fields.any_of(fields.literal_path),
+    ),
+    "label": about("What the kernel's security module says of it, whole.", fields.any_of(fields.line)),
 }
 
 _SOCKET: Mapping[str, fields.Field[Any]] = {
-    "path": fields.socket_path,
-    "owner": fields.account,
-    "group": fields.account,
-    "mode": fields.mode,
+    "path": about("Where the broker listens.", fields.socket_path),
+    "owner": about("Whose the socket is; the broker's own if left out.", fields.account),
+    "group": about("The socket's group; the broker's own if left out.", fields.account),
+    "mode": about("Who may connect, as octal permission bits: `0660`.", fields.mode),
 }
 
 _OWN_DEVICE_KEYS = ("device", "subsystem", "udev", "attrs", "seat")
 _SELECTORS: Mapping[str, fields.Field[Any]] = {
-    "device": fields.any_of(fields.device_number),
-    "subsystem": fields.value_patterns,
-    "udev": fields.properties,
-    "attrs": fields.attributes,
-    "seat": fields.value_patterns,
+    "device": about("Its number: `188:0`, or `188:*`.", fields.any_of(fields.device_number)),
+    "subsystem": about("The kernel's subsystem: `tty`, `hidraw`, `video4linux`.", fields.value_patterns),
+    "udev": about("udev's properties; all must hold: `{ID_VENDOR_ID: 0403}`.", fields.properties),
+    "attrs": about("sysfs attributes, all of one device: its own or one above it.", fields.attributes),
+    "seat": about("The seat that it belongs to: `seat0`.", fields.value_patterns),
 }
 _DEVICE: Mapping[str, fields.Field[Any]] = {
-    "type": fields.any_of(fields.word({kind.value: kind for kind in (FileType.CHAR, FileType.BLOCK)})),
+    "type": about(
+        "`char` or `block`; both if left out.",
+        fields.any_of(fields.word({kind.value: kind for kind in (FileType.CHAR, FileType.BLOCK)})),
+    ),
     **_SELECTORS,
 }
 
 _RULE: Mapping[str, fields.Field[Any]] = {
-    "name": _reference,
-    "clients": fields.any_of(_client_reference),
-    "except_clients": fields.any_of(_client_reference),
-    ALLOW: _allow_rights,
-    DENY: _deny_rights,
-    "type": fields.any_of(fields.word({kind.value: kind for kind in FileType})),
-    "paths": fields.any_of(fields.path_pattern),
-    "except_paths": fields.any_of(fields.path_pattern),
-    "until": fields.moment,
+    "name": about("The rule's own name; its id is the file's name, `/`, and this.", _reference),
+    "clients": about(
+        "Whom it is for: names from `clients`, conditions written out, or `any`. A deny without is for everybody.",
+        fields.any_of(_client_reference),
+    ),
+    "except_clients": about("Whom it is not for.", fields.any_of(_client_reference)),
+    ALLOW: about(
+        "The rights that it gives. `use` is read, write, ioctl; `edit` is read, write, truncate.",
+        _allow_rights,
+    ),
+    DENY: about("The rights that it refuses; `all` is every one.", _deny_rights),
+    "type": about(
+        "What kind of object; if left out, `file` in an allow with paths, and anything in a deny.",
+        fields.any_of(fields.word({kind.value: kind for kind in FileType})),
+    ),
+    "paths": about("What it is for; quote patterns.", fields.any_of(fields.path_pattern)),
+    "except_paths": about("What it is not for.", fields.any_of(fields.path_pattern)),
+    "until": about("When it ends: a date, a time and a zone, `2026-12-01T18:00+01:00`.", fields.moment),
     **_SELECTORS,
-    "devices": fields.any_of(_device_reference),
-    "except_devices": fields.any_of(_device_reference),
+    "devices": about(
+        "Devices that it is for: names from `devices`, or selectors written out.",
+        fields.any_of(_device_reference),
+    ),
+    "except_devices": about("Devices that it is not for.", fields.any_of(_device_reference)),
     **termfields.ADDRESS_FIELDS,
     **termfields.TERM_FIELDS,
-    "accept": fields.any_of(fields.word({code: code for code in CODES})),
+    "accept": about(
+        "Codes of what `fdbroker check` finds about the rule, and that is taken on.",
+        fields.any_of(fields.word({code: code for code in CODES})),
+    ),
 }
 _RULE_LATER: frozenset[str] = frozenset()
 
 _EntryReader = Callable[[Scalar, Node, Declarations, FileReport], None]
 _SECTIONS: Mapping[str, tuple[type[Node], _EntryReader]] = {
-    "version": (Scalar, _version),
-    "mask": (Sequence, _mask),
-    "clients": (MappingNode, _named_client),
-    "sockets": (MappingNode, _named_socket),
-    "devices": (MappingNode, _named_devices),
-    "rules": (Sequence, _rule),
+    "version": (Scalar, about("The version of the language: `1`.", _version)),
+    "mask": (Sequence, about("Ids of rules of lower tiers that are switched off: `10-base/disks`.", _mask)),
+    "clients": (MappingNode, about("Named clients: all keys of one must hold.", _named_client)),
+    "sockets": (MappingNode, about("Sockets of their own: who can reach one is its client.", _named_socket)),
+    "devices": (
+        MappingNode,
+        about("Named groups of devices: one selector, or a list of them.", _named_devices),
+    ),
+    "rules": (Sequence, about("Allows and denies; their order means nothing.", _rule)),
 }
 _TOP = "'version', 'mask', 'clients', 'sockets', 'devices' and 'rules'"
 _SECTIONS_LATER = frozenset(("tests",))
+
+
+def describe_file(shapes: "Shapes") -> "Shape":
+    """What a whole file has: its sections."""
+    return {
+        "type": "object",
+        "properties": {key: _describe_section(shapes, *one) for key, one in _SECTIONS.items()},
+        "additionalProperties": False,
+        "required": ["version"],
+    }
+
+
+def _describe_section(shapes: "Shapes", kind: type[Node], read_entry: _EntryReader) -> "Shape":
+    entry = shapes.of(read_entry)
+    if kind is Scalar:
+        return entry
+    shape: Shape = {
+        "description": entry.pop("description"),
+        "type": "array" if kind is Sequence else "object",
+    }
+    if kind is Sequence:
+        return {**shape, "items": entry}
+    return {**shape, "propertyNames": shapes.of(fields.name), "additionalProperties": entry}
