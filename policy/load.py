@@ -12,6 +12,7 @@ from typing import NamedTuple, TypeVar
 from .clients import DEFAULT_SOCKET, Client, Clients
 from .decide import Policy
 from .devices import DeviceSelector
+from .entries import BELOW_DEV
 from .patterns import parse_pattern
 from .problems import FileReport, PolicyError, Report, did_you_mean
 from .rules import ALLOW, Rule, SocketDeclaration, Source
@@ -39,7 +40,7 @@ except ImportError:
 _DIGEST_DIGITS = 12
 
 # What an allow is for that names devices and no paths. A deny of devices is for them wherever they lie.
-_BELOW_DEV = (parse_pattern("/dev/**"),)
+_BELOW_DEV = (parse_pattern(BELOW_DEV),)
 
 Declared = TypeVar("Declared")
 
@@ -66,10 +67,12 @@ def load_set(sources: Iterable[Source]) -> PolicySet:
         read_source(source, declarations, FileReport(source.name, report))
     tiers = Tiers({source.name: source.tier for source in files}, report)
     linker = _Linker(declarations, tiers, report)
-    rules = linker.linked_rules(tiers.unmasked(declarations.rules, declarations.masks))
+    in_force = tiers.unmasked(declarations.rules, declarations.masks)
+    declarations.rules.clear()
+    rules = linker.linked_rules(in_force)
     if report.problems:
         raise PolicyError(report.problems)
-    policy = Policy(rules, linker.sockets, _digest(files))
+    policy = Policy(rules, linker.sockets, _digest(files), linker.devices)
     return PolicySet(policy, tuple(tiers.masked), tuple(tiers.redefined))
 
 
@@ -78,19 +81,26 @@ class _Linker:
 
     def __init__(self, declarations: Declarations, tiers: Tiers, report: Report) -> None:
         self._report = report
+        # Of equal clients one is kept: in a large set many rules are for the same.
+        self._same_client: dict[Client, Client] = {}
+        self._same_clients: dict[Clients, Clients] = {}
         self.sockets = tiers.by_name("socket", declarations.sockets)
         self._refuse_shared_paths(one for one in declarations.sockets if self._is_in_force(one))
         self._clients = {
             name: self._linked_client(client)
             for name, client in tiers.by_name("client", declarations.clients).items()
         }
-        self._devices = tiers.by_name("device group", declarations.devices)
+        self.devices = tiers.by_name("device group", declarations.devices)
         named = [rule.name for rule in declarations.rules if rule.name is not None]
         tiers.by_name("rule", [(name._replace(text=rule_id(name)), name) for name in named])
 
-    def linked_rules(self, declared: Iterable[RuleDeclaration]) -> list[Rule]:
-        """Return the rules with their clients resolved."""
-        return [self._linked_rule(rule) for rule in declared]
+    def linked_rules(self, declared: list[RuleDeclaration]) -> list[Rule]:
+        """Return the rules with their clients resolved. `declared` is empty then: large sets need the memory."""
+        declared.reverse()
+        rules = []
+        while declared:
+            rules.append(self._linked_rule(declared.pop()))
+        return rules
 
     def _is_in_force(self, declared: tuple[Named, SocketDeclaration]) -> bool:
         return self.sockets[declared[0].text] is declared[1]
@@ -144,7 +154,7 @@ class _Linker:
         groups = [
             (reference,)
             if isinstance(reference, DeviceSelector)
-            else self._known(reference, self._devices, "device group")
+            else self._known(reference, self.devices, "device group")
             for reference in references
         ]
         return tuple(selector for group in groups for selector in group or ())
@@ -156,13 +166,14 @@ class _Linker:
             else self._known(reference, self._clients, "client")
             for reference in references
         )
-        return tuple(client for client in clients if client is not None)
+        linked = tuple(client for client in clients if client is not None)
+        return self._same_clients.setdefault(linked, linked)
 
     def _linked_client(self, declared: ClientDeclaration) -> Client:
         for socket in declared.sockets or ():
             if socket.text != DEFAULT_SOCKET:
                 self._known(socket, self.sockets, "socket")
-        return Client(
+        client = Client(
             _names(declared.users),
             declared.uids,
             _names(declared.groups),
@@ -173,6 +184,7 @@ class _Linker:
             _names(declared.exes),
             _names(declared.labels),
         )
+        return self._same_client.setdefault(client, client)
 
     def _known(self, named: Named, declared: Mapping[str, Declared], what: str) -> Declared | None:
         """Return what `named` names. Tells where there is no such thing."""

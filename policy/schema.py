@@ -222,7 +222,7 @@ def _declared_name(key: Scalar, what: str, reserved: str, report: FileReport) ->
 
 def _selector_of(values: dict[str, Any], types: tuple[FileType, ...] | None) -> DeviceSelector:
     return DeviceSelector(
-        frozenset(types) if types else None,
+        _TYPE_SETS.setdefault(frozenset(types), frozenset(types)) if types else None,
         values.get("device"),
         values.get("subsystem"),
         values.get("udev") or (),
@@ -310,7 +310,7 @@ def _rule(key: Scalar, node: Node, declarations: Declarations, report: FileRepor
             named,
             action,
             values.get(action) or NO_RIGHTS,
-            _TUN_TYPES if is_tun else types or None,
+            _TUN_TYPES if is_tun else _TYPE_SETS.setdefault(types, types) if types else None,
             _TUN_PATHS if is_tun else values.get("paths") or (),
             values.get("except_paths") or (),
             values.get("clients") or (),
@@ -435,6 +435,9 @@ _RULE: Mapping[str, fields.Field[Any]] = {
     ),
 }
 _RULE_LATER: frozenset[str] = frozenset()
+
+# Of equal sets of types one is kept; there are 63.
+_TYPE_SETS: dict[frozenset[FileType], frozenset[FileType]] = {}
 
 _EntryReader = Callable[[Scalar, Node, Declarations, FileReport], None]
 _SECTIONS: Mapping[str, tuple[type[Node], _EntryReader]] = {
