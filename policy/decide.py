@@ -154,6 +154,15 @@ class Policy:
                 return _lacking(needed, f"none matches what the path leads to, {_seen(object)}")
         return _granted(allows, needed, optional & ~with_implying(denied))
 
+    def denies_of(
+        self, request: Request, peer: Peer, object: Object | None, now: float | None = None
+    ) -> list[Rule]:
+        """Return the denies that match and list a right that is asked for, by id: each alone takes that away."""
+        needed, optional = _wanted(request)
+        if _malformed(request.path, needed) is not None:
+            return []
+        return self._matching_denies(request.path, peer, object, needed | optional, now)
+
     def describe(self, peer: Peer, now: float | None = None) -> list[Rule]:
         """Return the allows that are for `peer`, by id; whether one of them gives depends on the object."""
         allows = [_as_read_by(peer, rule) for rule in self._lookup.allows_for(peer) if not rule.is_over(now)]

@@ -24,7 +24,7 @@ Value = TypeVar("Value")
 Field = Callable[[Node, str, FileReport], Value | None]
 
 # The last uid and gid: (uid_t) -1 means "none" to the kernel.
-_LAST_ID = 2**32 - 2
+LAST_ID = 2**32 - 2
 
 # Bytes of a socket's path without its NUL, from unix(7).
 _SOCKET_PATH_BYTES = 107
@@ -46,8 +46,8 @@ _NOT_AN_ACCOUNT = frozenset(("any", "all"))
 _ID_RANGE = re.compile(r"(0|[1-9][0-9]{0,9})(?:-(0|[1-9][0-9]{0,9}))?")
 _UNIT = re.compile(r"[A-Za-z0-9:_.\\@-]{1,240}\.(?:service|scope|socket|mount|swap)")
 _DEVICE_NUMBER = re.compile(r"(0|[1-9][0-9]{0,3}):(0|[1-9][0-9]{0,6}|\*)")
-_UDEV_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,127}")
-_ATTRIBUTE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]*(?:/[A-Za-z0-9_][A-Za-z0-9_.:-]*)*")
+UDEV_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,127}")
+ATTRIBUTE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]*(?:/[A-Za-z0-9_][A-Za-z0-9_.:-]*)*")
 _MODE = re.compile(r"0?[0-7]{3}")
 _NUMBER = re.compile(r"0|[1-9][0-9]{0,17}")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,254}")
@@ -61,9 +61,9 @@ _LAST_MAJOR = 2**12 - 1
 _LAST_MINOR = 2**20 - 1
 
 # As much of the form of paths as a schema can tell.
-_NO_PATH = r"//|/\.\.?(?:/|$)|/$"
-_NO_LITERAL_PATH = rf"{_NO_PATH}|[*?\[\\{{}}]| /| $"
-_NO_PATTERN = rf"{_NO_PATH}|\\| /| $|\*\*.|[^/]\*\*|\$\{{(?!(?:user|uid|home)\}})"
+NO_PATH = r"//|/\.\.?(?:/|$)|/$"
+_NO_LITERAL_PATH = rf"{NO_PATH}|[*?\[\\{{}}]| /| $"
+_NO_PATTERN = rf"{NO_PATH}|\\| /| $|\*\*.|[^/]\*\*|\$\{{(?!(?:user|uid|home)\}})"
 _ABOUT_PATTERNS = (
     "Absolute. `*`, `?` and `[…]` stay inside one component; a last `/**` is all that lies below. "
     "`${user}`, `${uid}` and, at the start, `${home}` are the client's."
@@ -190,7 +190,7 @@ def account(node: Node, what: str, report: FileReport) -> str | None:
 
 
 @described(
-    lambda shapes: shapes.text(_ID_RANGE, "A number, or a range: `1000-1999`.", minimum=0, maximum=_LAST_ID)
+    lambda shapes: shapes.text(_ID_RANGE, "A number, or a range: `1000-1999`.", minimum=0, maximum=LAST_ID)
 )
 def id_range(node: Node, what: str, report: FileReport) -> IdRange | None:
     """Read a uid or gid, or a range of them."""
@@ -200,8 +200,8 @@ def id_range(node: Node, what: str, report: FileReport) -> IdRange | None:
     match = _ID_RANGE.fullmatch(found)
     first = int(match[1]) if match else 0
     last = int(match[2] or match[1]) if match else 0
-    if match is None or last > _LAST_ID or first > _LAST_ID:
-        expected = f"a decimal number up to {_LAST_ID} without leading zeros, or a range as 1000-1999"
+    if match is None or last > LAST_ID or first > LAST_ID:
+        expected = f"a decimal number up to {LAST_ID} without leading zeros, or a range as 1000-1999"
         report.at(node, f"{what} is {shown(found)}, expected {expected}")
         return None
     if first > last:
@@ -258,16 +258,16 @@ def value_patterns(node: Node, what: str, report: FileReport) -> Values | None:
 _VALUE_PATTERNS: Field[Values] = any_of(_value_pattern)
 
 
-@described(lambda shapes: shapes.keyed(_UDEV_KEY, value_patterns))
+@described(lambda shapes: shapes.keyed(UDEV_KEY, value_patterns))
 def properties(node: Node, what: str, report: FileReport) -> tuple[tuple[str, Values], ...] | None:
     """Read udev properties with what each may be."""
-    return _keyed(_UDEV_KEY, "the name of a udev property as ID_SERIAL_SHORT", node, what, report)
+    return _keyed(UDEV_KEY, "the name of a udev property as ID_SERIAL_SHORT", node, what, report)
 
 
-@described(lambda shapes: shapes.keyed(_ATTRIBUTE, value_patterns))
+@described(lambda shapes: shapes.keyed(ATTRIBUTE, value_patterns))
 def attributes(node: Node, what: str, report: FileReport) -> tuple[tuple[str, Values], ...] | None:
     """Read sysfs attributes with what each may be."""
-    return _keyed(_ATTRIBUTE, "the name of a sysfs attribute as idVendor", node, what, report)
+    return _keyed(ATTRIBUTE, "the name of a sysfs attribute as idVendor", node, what, report)
 
 
 def _keyed(
@@ -295,7 +295,7 @@ def mode(node: Node, what: str, report: FileReport) -> int | None:
     return None if found is None else int(found, 8)
 
 
-@described(lambda shapes: shapes.path("^/", _NO_PATH, maxLength=_SOCKET_PATH_BYTES))
+@described(lambda shapes: shapes.path("^/", NO_PATH, maxLength=_SOCKET_PATH_BYTES))
 def socket_path(node: Node, what: str, report: FileReport) -> str | None:
     """Read the absolute path of a socket."""
     found = text(node, what, report)

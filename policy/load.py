@@ -5,7 +5,7 @@ or of what stands in them. What higher tiers do to lower ones is the subject of 
 set, and whether they can be trusted, is the broker's.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from itertools import groupby
 from typing import NamedTuple, TypeVar
 
@@ -13,6 +13,7 @@ from .clients import DEFAULT_SOCKET, Client, Clients
 from .decide import Policy
 from .devices import DeviceSelector
 from .entries import BELOW_DEV
+from .nodes import Node
 from .patterns import parse_pattern
 from .problems import FileReport, PolicyError, Report, did_you_mean
 from .rules import ALLOW, Rule, SocketDeclaration, Source
@@ -23,6 +24,7 @@ from .schema import (
     DeviceReference,
     Named,
     RuleDeclaration,
+    Watch,
     read_source,
 )
 from .tiers import MaskedRule, Redefinition, Tiers, counting, rule_id
@@ -58,11 +60,20 @@ def load(sources: Iterable[Source]) -> Policy:
     return load_set(sources).policy
 
 
-def load_set(sources: Iterable[Source]) -> PolicySet:
-    """Return what load() does, with what is masked and redefined. A file that another replaces is not read."""
+def load_set(
+    sources: Iterable[Source],
+    read_test: Callable[[Node, FileReport], None] | None = None,
+    watch: Watch | None = None,
+) -> PolicySet:
+    """Return what load() does, with what is masked and redefined. A file that another replaces is not read.
+
+    `read_test` takes each test of the files, and reports what is wrong with it; without it they are passed over.
+    `watch` sees what is read come, file after file as counting() has them.
+    """
     files, _ = counting(sources)
     report = Report()
     declarations = Declarations()
+    declarations.read_test, declarations.watch = read_test, watch
     for source in files:
         read_source(source, declarations, FileReport(source.name, report))
     tiers = Tiers({source.name: source.tier for source in files}, report)

@@ -5,7 +5,7 @@ of terms in `termfields`). Names that lead from one declaration to another, poss
 their places for `load` to resolve.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import fields, termfields
@@ -86,6 +86,10 @@ class RuleDeclaration(NamedTuple):
     accept: tuple[str, ...] = ()
 
 
+Watch = Callable[[str, Iterator[tuple[Scalar | None, Node]]], Iterator[tuple[Scalar | None, Node]]]
+"""Hands on the entries of a section of the named file, and sees them come."""
+
+
 class Declarations:
     """What a file declares, or a set of files."""
 
@@ -95,6 +99,10 @@ class Declarations:
         self.devices: list[tuple[Named, tuple[DeviceSelector, ...]]] = []
         self.rules: list[RuleDeclaration] = []
         self.masks: list[Named] = []
+        self.read_test: Callable[[Node, FileReport], None] | None = None
+        """What takes each of the tests; None passes over them."""
+        self.watch: Watch | None = None
+        """Who wants to see how far the reading is."""
 
 
 def read_source(source: Source, declarations: Declarations, report: FileReport) -> None:
@@ -102,7 +110,8 @@ def read_source(source: Source, declarations: Declarations, report: FileReport) 
     first: Scalar | None = None
     has_version = False
     try:
-        for section in read_sections(source.text, _TOP, report):
+        passed_over = _TESTS if declarations.read_test is None else frozenset[str]()
+        for section in read_sections(source.text, _TOP, report, passed_over):
             first = first or section.key
             has_version = has_version or section.key.text == "version"
             _read_section(section, declarations, report)
@@ -115,13 +124,14 @@ def read_source(source: Source, declarations: Declarations, report: FileReport) 
 def _read_section(section: Section, declarations: Declarations, report: FileReport) -> None:
     known = _SECTIONS.get(section.key.text)
     if known is None:
-        fields.unknown_key(section.key, _SECTIONS, _SECTIONS_LATER, report)
+        fields.unknown_key(section.key, _SECTIONS, frozenset(), report)
         return
     kind, read_entry = known
     if section.kind is not kind:
         _refuse_kind(section, kind, report)
         return
-    for key, node in section.entries:
+    entries = section.entries
+    for key, node in entries if declarations.watch is None else declarations.watch(report.file, entries):
         read_entry(key or section.key, node, declarations, report)
 
 
@@ -210,6 +220,18 @@ def _mask(key: Scalar, node: Node, declarations: Declarations, report: FileRepor
     rule = fields.rule_id(node, key.text, report)
     if rule is not None:
         declarations.masks.append(Named(rule, report.position(node)))
+
+
+def _describe_test(shapes: "Shapes") -> "Shape":
+    from .testcases import TEST_FIELDS, TEST_NEEDS  # a broker that serves never loads it
+
+    return shapes.mapping(TEST_FIELDS, required=TEST_NEEDS)
+
+
+@described(_describe_test)
+def _test(key: Scalar, node: Node, declarations: Declarations, report: FileReport) -> None:
+    if declarations.read_test is not None:
+        declarations.read_test(node, report)
 
 
 def _declared_name(key: Scalar, what: str, reserved: str, report: FileReport) -> Named | None:
@@ -450,9 +472,10 @@ _SECTIONS: Mapping[str, tuple[type[Node], _EntryReader]] = {
         about("Named groups of devices: one selector, or a list of them.", _named_devices),
     ),
     "rules": (Sequence, about("Allows and denies; their order means nothing.", _rule)),
+    "tests": (Sequence, about("What shall come of requests; `fdbroker check` runs them.", _test)),
 }
-_TOP = "'version', 'mask', 'clients', 'sockets', 'devices' and 'rules'"
-_SECTIONS_LATER = frozenset(("tests",))
+_TOP = "'version', 'mask', 'clients', 'sockets', 'devices', 'rules' and 'tests'"
+_TESTS = frozenset(("tests",))
 
 
 def describe_file(shapes: "Shapes") -> "Shape":

@@ -26,7 +26,7 @@ def as_text(explained: Explained, digest: str) -> str:
         *[("unknown", what) for what in explained.sight.unknown],
     ]
     lines = [f"{headline(explained)}    policy {digest}", *(f"{heading:8}{text}" for heading, text in rows)]
-    return "\n".join(map(_safe, lines))
+    return "\n".join(map(printable_line, lines))
 
 
 def headline(explained: Explained) -> str:
@@ -159,7 +159,7 @@ def _outside_rows(explained: Explained) -> list[tuple[str, str]]:
     return [] if found is None else [("outside", found.why)]
 
 
-def _safe(line: str) -> str:
+def printable_line(line: str) -> str:
     """`line` without what a terminal would obey or cannot show."""
     return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in line)
 

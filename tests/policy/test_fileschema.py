@@ -12,10 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from policy import PolicyError, Source, load
+from policy import PolicyError, Source
 from policy.described import described
 from policy.fileschema import file_schema
 from policy.shapes import Shapes, Undescribed
+from policy.testcases import load_with_tests
 from tests.policy.strategies import TieredFile, granted, source, tiered_sets
 from tests.policy.tables import cases
 from tests.policy.test_terms import SAID, WHO
@@ -76,7 +77,7 @@ def faults(text: str) -> list[str]:
 
 def loads(text: str) -> bool:
     try:
-        load([Source("a.yaml", text)])
+        load_with_tests([Source("a.yaml", text)])
     except PolicyError:
         return False
     return True
@@ -148,7 +149,7 @@ READY = [*sorted(TREE.glob("policy/examples/*.yaml")), *sorted(TREE.glob("tests/
 def test_file_that_loads_is_valid(path: Path) -> None:
     text = path.read_bytes()
     try:
-        load([Source(path.name, text)])
+        load_with_tests([Source(path.name, text)])
         shown = text.decode("utf-8-sig")
     except PolicyError:
         return
@@ -172,6 +173,7 @@ SCALARS = [
     *("web.service", "/a", "/a/**", "/a/*/b", "'/a[0-9]'", "'/a[{]'", "'${home}'", "'${home}/x'", "/a/**b", "/a//b"),
     *("'/${user}/${uid}'", "/a b", "'/ a'", "tty", "'hid*'", "é", "read", "use", "write", "char", "block", "socket"),
     *("'tcp:[::]:443'", "sync", "required", "try", "broker", "unkept-lease", "low/use", "0/1", "x/1.5"),
+    *("allow", "none", "low", "a/low"),
 ]  # fmt: skip
 
 # Where a value may stand: "@" is its place.
@@ -194,6 +196,35 @@ RULES = [
     "name: r, clients: any, allow: use, tun: {name: @}",
     "name: r, clients: any, allow: listen, addresses: [@]",
 ]
+OF_A_CLIENT = [
+    "user",
+    "uid",
+    "groups",
+    "gids",
+    "socket",
+    "unit",
+    "label",
+    "exe",
+    "home",
+    "subordinate_of",
+    "embedded",
+]
+OF_AN_OBJECT = ["link", "asked", "names", "device", "subsystem", "udev: {A", "attrs: {a/b", "seat"]
+CASE = "client: {uid: 1}, object: {path: /a, type: char}, access: read, expect"
+TESTS = [
+    "client: {uid: 1}, object: {path: @, type: char}, access: read, expect: deny",
+    "client: {uid: 1}, object: {path: /a, type: @}, access: read, expect: deny",
+    "client: {uid: 1}, object: {path: /a, type: char}, access: @, expect: deny",
+    *(
+        f"client: {{{key}: @}}, object: {{path: /a, type: char}}, access: read, expect: deny"
+        for key in OF_A_CLIENT
+    ),
+    *(f"{CASE.replace('char', f'char, {key}: @' + '}' * key.count('{'))}: deny" for key in OF_AN_OBJECT),
+    f"{CASE}: @",
+    *(f"{CASE}: deny, {key}: @" for key in ("optional", "at")),
+    f"{CASE}: allow, rights: @",
+    f"{CASE}: deny, rule: @",
+]
 PLACES = [
     "version: @",
     "version: 1\nclients: {@: {user: mia}}",
@@ -203,6 +234,7 @@ PLACES = [
     *(f"version: 1\ndevices: {{d: {{{key}: @}}}}" for key in ("type", "device", "subsystem", "seat")),
     *(f"version: 1\ndevices: {{d: {{{key}: {{idVendor: @}}}}}}" for key in ("udev", "attrs")),
     *(f"version: 1\nrules: [{{{rule}}}]" for rule in RULES),
+    *(f"version: 1\nrules: [{{name: low, deny: all}}]\ntests: [{{{test}}}]" for test in TESTS),
 ]
 DECLARED = "\nclients: {lab: {user: x}}"
 
@@ -212,10 +244,10 @@ def test_value_that_the_loader_takes_is_valid_however_yaml_reads_it(place: str) 
     taken = 0
     for scalar in SCALARS:
         text = place.replace("@", scalar)
-        for whole in (text, text + DECLARED) if "clients: {" not in text else (text,):
-            if loads(whole):
-                taken += 1
-                assert faults(whole) == [], whole
+        whole = text if "clients: {" in text else text + DECLARED
+        if loads(whole):
+            taken += 1
+            assert faults(whole) == [], whole
     assert taken
 
 
@@ -240,17 +272,23 @@ NOT_FOR_A_SCHEMA = re.compile(
             "the anchor|the tag|the alias|a NUL",
             # Numbers and truths that YAML made of text.
             "leading zeros, or a range|expected true or false; did you mean|unknown version|smaller number first",
-            "there is no such|at most 366d|mode is '0o",
+            "there is no such|at most 366d|mode is '0o|embedded 'yes'|device is '188'",
             # What contradicts itself.
             "alone never chooses|no 'type', expected|which this rule|beside|among|among the rights|'revoke: required'",
             "is about|excludes|this rule allows|expected 'relay|has no 'addresses'|stands alone",
+            "which belong to|the object has both|the object is of type|is an allow, expected|is a deny, expected",
         )
     )
 )
+TESTED = "version: 1\nrules: [{name: r, deny: all}]\ntests:\n"
 NAMES = "clients: {lab: {user: mia}}\nsockets: {gpu: {path: /run/gpu}}\n"
 FAULTY = [
     *((f"version: 1\nrules:\n  - {{{rule}}}\n{NAMES}", told) for rule, told in cases("faulty_rules.txt")),
     *cases("faulty_files.txt"),
+    *(
+        (f"{TESTED}  - {{{'' if test == '{}' else test}}}\n", told)
+        for test, told in cases("faulty_tests.txt")
+    ),
 ]
 
 
