@@ -198,7 +198,7 @@ class Policy:
         found: dict[str, Rule] = {}
         names = (path,) if object is None else dict.fromkeys((path, object.path, *object.names))
         for name in names:
-            for rule, listed, _, _ in self._lookup.denies_at(name, peer):
+            for rule, listed, _, _ in self._lookup.denies_at(name, peer, object):
                 if (
                     listed & rights
                     and not rule.is_over(now)

@@ -6,6 +6,7 @@ from .entries import Entry
 from .index import PathIndex
 from .paths import split
 from .patterns import PathPattern
+from .rules import Object
 from .variables import AnyHome, Variables, certainly, possibly
 
 
@@ -15,7 +16,7 @@ class Expansions:
     __slots__ = ("_denies", "_denies_below_any_home", "allows")
 
     def __init__(self, allows: list[Entry], denies: list[Entry], variables: Variables) -> None:
-        self.allows = PathIndex(expanded(allows, variables))
+        self.allows = PathIndex(expanded(allows, variables), possibly=False)
         certain: list[tuple[PathPattern, Entry]] = []
         self._denies_below_any_home: list[tuple[AnyHome, Entry]] = []
         for entry in denies:
@@ -25,13 +26,13 @@ class Expansions:
                 self._denies_below_any_home.append((meant, entry))
             else:
                 certain.append((meant, entry._replace(pattern=meant)))
-        self._denies = PathIndex(certain)
+        self._denies = PathIndex(certain, possibly=True)
 
-    def denies_at(self, path: str, groups: Collection[int]) -> list[Entry]:
-        """Return the denies that match `path`: all that are of one of `groups`, and maybe others."""
+    def denies_at(self, path: str, groups: Collection[int], object: Object | None) -> list[Entry]:
+        """Return the denies that match `path`, as PathIndex.find() does."""
         components = split(path)
         below_any = [entry for home, entry in self._denies_below_any_home if home.matches(components)]
-        return self._denies.find(path, groups) + below_any
+        return self._denies.find(path, groups, object) + below_any
 
 
 def expanded(entries: list[Entry], variables: Variables) -> list[tuple[PathPattern, Entry]]:

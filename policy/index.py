@@ -2,16 +2,19 @@
 
 Literal paths are the keys of a dictionary. The others make a trie over the components of paths: those of its keys
 that have wildcards are kept by the literal text that they begin with, so that `ttyUSB*` is compared with nothing but
-`ttyUSB…`. Where many rules share a pattern they are kept by the groups of their clients.
+`ttyUSB…`. Where many rules share a pattern they are kept by the groups of their clients, and where many of these do,
+by their devices.
 """
 
 from collections.abc import Collection, Iterable, Iterator
 
-from .entries import Entry
+from .devicerules import DeviceRules
+from .entries import Entry, alternatives
 from .paths import split
 from .patterns import Glob, PathPattern
+from .rules import Object
 
-# Rules under one pattern from which on they are kept by their groups.
+# Rules under one pattern from which on they are kept by their groups, and of one group by their devices.
 _CROWD = 16
 
 
@@ -80,7 +83,9 @@ class _Node:
 class PathIndex:
     """Entries under their path patterns."""
 
-    def __init__(self, entries: Iterable[tuple[PathPattern | None, Entry]]) -> None:
+    def __init__(self, entries: Iterable[tuple[PathPattern | None, Entry]], possibly: bool) -> None:
+        """`possibly` says that rules are wanted which may be for a device, and not those alone that certainly are."""
+        self._possibly = possibly
         self._root = _Node()
         # Most literal paths have one rule, and a large policy many such paths: an entry, and no list of one.
         self._literals: dict[str, Entry | list[Entry]] = {}
@@ -112,21 +117,27 @@ class PathIndex:
         for node in self._root.everywhere():
             yield from filter(None, (node.here, node.below))
 
-    def find(self, path: str, groups: Collection[int]) -> list[Entry]:
-        """Return the entries whose patterns match `path`: all that are of one of `groups`, and maybe others."""
+    def find(self, path: str, groups: Collection[int], object: Object | None = None) -> list[Entry]:
+        """Return the entries whose patterns match `path`: all that are of one of `groups`, and maybe others.
+
+        Those whose devices are not `object` may be missing; without an object, those that differ from one that is
+        there in nothing but their devices.
+        """
         found: list[Entry] = []
         for here in self._matching(path):
             crowd = self._crowds.get(id(here)) if len(here) > _CROWD else None
             if crowd is None:
                 found += here
-            elif len(groups) < len(crowd):
-                for group in groups:
-                    found += crowd.get(group, ())
-            else:
-                for group, entries in crowd.items():
-                    if group in groups:
-                        found += entries
+                continue
+            for group in groups if len(groups) < len(crowd) else crowd:
+                if group in groups and group in crowd:
+                    found += self._of_group(crowd[group], object)
         return found
+
+    def _of_group(self, entries: list[Entry] | DeviceRules, object: Object | None) -> list[Entry]:
+        if isinstance(entries, list):
+            return entries
+        return entries.representatives if object is None else entries.find(object, self._possibly)
 
     def has(self, path: str) -> bool:
         """Tell whether a pattern matches `path`."""
@@ -154,8 +165,15 @@ class PathIndex:
         return found
 
 
-def _by_group(entries: list[Entry]) -> dict[int, list[Entry]]:
+def _by_group(entries: list[Entry]) -> dict[int, list[Entry] | DeviceRules]:
     groups: dict[int, list[Entry]] = {}
     for entry in entries:
         groups.setdefault(entry.group, []).append(entry)
-    return groups
+    return {
+        group: DeviceRules(found) if len(found) > _CROWD and any(map(_is_for_devices, found)) else found
+        for group, found in groups.items()
+    }
+
+
+def _is_for_devices(entry: Entry) -> bool:
+    return bool(alternatives(entry.rule))

@@ -8,9 +8,9 @@ from collections.abc import Collection, Iterable
 
 from .clientindex import ClientIndex, Group
 from .clients import Peer
-from .deviceindex import DeviceIndex
-from .devices import DEVICE_TYPES, Device
-from .entries import BELOW_DEV, Entry, alternatives, types_in_question
+from .devicerules import DeviceRules
+from .devices import DEVICE_TYPES
+from .entries import Entry, alternatives, types_in_question
 from .expansions import Expansions, expanded
 from .index import PathIndex
 from .rules import ALLOW, Object, Rule
@@ -22,41 +22,6 @@ _KEPT_PEERS = 1_024
 
 # Expanded patterns that are kept, of all peers together.
 _KEPT_EXPANDED = 65_536
-
-_DEV = "/dev/"
-_NO_FACTS = Device()
-
-
-class _DeviceRules:
-    """The rules for the same clients that are found by their devices and not by a path."""
-
-    __slots__ = ("_index", "representatives", "types")
-
-    def __init__(self, entries: list[Entry]) -> None:
-        self._index: DeviceIndex[Entry] = DeviceIndex((alternatives(entry.rule), entry) for entry in entries)
-        alike: dict[object, Entry] = {}
-        for entry in sorted(entries, key=lambda one: one.rule.id):
-            rule = entry.rule
-            alike.setdefault((rule.rights, rule.types, rule.until, rule.except_paths, rule.terms), entry)
-        self.representatives = list(alike.values())
-        """The first, by id, of those that differ in nothing but their devices."""
-        self.types = frozenset(kind for entry in entries for kind in types_in_question(entry.rule))
-        """Kinds of devices of which more than the number is asked for."""
-
-    def find(self, object: Object, possibly: bool) -> list[Entry]:
-        """Return those that may fit: certainly all that do, or, when `possibly`, all that are not known not to."""
-        device = object.device or _NO_FACTS
-        return list({entry.rule.id: entry for entry in self._index.find(device, possibly)}.values())
-
-
-class _Allows:
-    """The allows for the same clients."""
-
-    __slots__ = ("by_device", "rules")
-
-    def __init__(self) -> None:
-        self.rules: list[Rule] = []
-        self.by_device: _DeviceRules | None = None
 
 
 class _Denies:
@@ -71,7 +36,7 @@ class _Denies:
         # The same for those that deny files by patterns.
         self.patterns: dict[tuple[int, int | None], Rule] = {}
         self.varying: list[Entry] = []
-        self.by_device: _DeviceRules | None = None
+        self.by_device: DeviceRules | None = None
 
     def add(self, rule: Rule, rights: int) -> None:
         alike = (rights, rule.until)
@@ -91,7 +56,6 @@ class _PeerFacts:
         "_merged",
         "admitting",
         "concerning",
-        "device_allows",
         "device_denies",
         "everywhere",
         "patterns",
@@ -102,7 +66,6 @@ class _PeerFacts:
         peer: Peer,
         admitting: frozenset[int],
         concerning: frozenset[int],
-        allows: list[_Allows],
         denies: list[_Denies],
     ) -> None:
         self.admitting = admitting
@@ -110,8 +73,7 @@ class _PeerFacts:
         concerned = [denies[group] for group in sorted(concerning)]
         self.everywhere = [entry for one in concerned for entry in one.everywhere]
         self.patterns = [rule for one in concerned for rule in one.patterns.values()]
-        self.device_allows = _by_device(allows[group] for group in sorted(admitting))
-        self.device_denies = _by_device(concerned)
+        self.device_denies = [one.by_device for one in concerned if one.by_device is not None]
         literals = [found for one in concerned for found in one.literals.values()]
         varying = [entry for one in concerned for entry in one.varying]
         literals += [
@@ -139,21 +101,17 @@ class _PeerFacts:
         return tuple(dict.fromkeys((*merged, *ending)))
 
 
-def _by_device(groups: Iterable[_Allows | _Denies]) -> list[_DeviceRules]:
-    return [one.by_device for one in groups if one.by_device is not None]
-
-
 class RuleLookup:
     """The rules of a policy, arranged for finding them."""
 
     def __init__(self, rules: Collection[Rule]) -> None:
         arranged = _Arranged(rules)
-        self._allow_groups = arranged.allow_groups
+        self._allows_of_groups = arranged.allows_of_groups
         self._deny_groups = arranged.deny_groups
         self._allow_clients = ClientIndex(list(arranged.allow_places))
         self._deny_clients = ClientIndex(list(arranged.deny_places))
-        self._allows = PathIndex((entry.pattern, entry) for entry in arranged.allows)
-        self._denies = PathIndex((entry.pattern, entry) for entry in arranged.denies)
+        self._allows = PathIndex(((entry.pattern, entry) for entry in arranged.allows), possibly=False)
+        self._denies = PathIndex(((entry.pattern, entry) for entry in arranged.denies), possibly=True)
         self._varying_allows = arranged.varying_allows
         self._varying_denies = [entry for one in self._deny_groups for entry in one.varying]
         self._mentions_devices = any(rule.selectors for rule in rules)
@@ -163,34 +121,36 @@ class RuleLookup:
     def allows_at(self, path: str, peer: Peer, object: Object | None = None) -> list[Entry]:
         """Return the allows for `peer` one of whose patterns matches `path`, once for each such pattern.
 
-        Of those that are found by their devices all that fit `object`, and maybe others; without an object the first
-        of those that differ in nothing but their devices.
+        Where many share a pattern those whose devices are not `object` may be missing; without an object, those that
+        differ from one that is there in nothing but their devices.
         """
-        facts = self._facts_about(peer)
-        found = self._allows_by_path(path, peer, facts)
-        if facts.device_allows and path.startswith(_DEV):
-            for rules in facts.device_allows:
-                found += rules.representatives if object is None else rules.find(object, possibly=False)
-        return found
+        admitting = self._facts_about(peer).admitting
+        if not admitting:
+            return []
+        found = self._allows.find(path, admitting, object)
+        if self._varying_allows:
+            found += self._expanded_for(peer).allows.find(path, admitting, object)
+        return [entry for entry in found if entry.group in admitting]
 
     def is_named(self, path: str, peer: Peer) -> bool:
         """Tell whether an allow, for whomever it is, has a pattern that matches `path` as it reads for `peer`."""
-        if self._allows.has(path) or (self._varying_allows and self._expanded_for(peer).allows.has(path)):
-            return True
-        return path.startswith(_DEV) and any(one.by_device is not None for one in self._allow_groups)
+        return self._allows.has(path) or (
+            bool(self._varying_allows) and self._expanded_for(peer).allows.has(path)
+        )
 
-    def denies_at(self, path: str, peer: Peer) -> list[Entry]:
+    def denies_at(self, path: str, peer: Peer, object: Object | None) -> list[Entry]:
         """Return the denies that are for every path or match `path`, and may concern `peer`.
 
-        Those that name devices and no path are the subject of device_denies().
+        Where many share a pattern those whose devices cannot be `object` may be missing. Those that name devices and
+        no path are the subject of device_denies().
         """
         facts = self._facts_about(peer)
         concerning = facts.concerning
         if not concerning:
             return []
-        found = self._denies.find(path, concerning)
+        found = self._denies.find(path, concerning, object)
         if self._varying_denies:
-            found += self._expanded_for(peer).denies_at(path, concerning)
+            found += self._expanded_for(peer).denies_at(path, concerning, object)
         return facts.everywhere + [entry for entry in found if entry.group in concerning]
 
     def device_denies(self, object: Object, peer: Peer) -> list[Entry]:
@@ -202,12 +162,11 @@ class RuleLookup:
         """Tell whether a rule that may decide asks more of the device than its kind and number."""
         if not self._mentions_devices or (object.type is not None and object.type not in DEVICE_TYPES):
             return False
-        facts = self._facts_about(peer)
-        if any(_is_among(object.type, one.types) for one in (*facts.device_allows, *facts.device_denies)):
+        if any(_is_among(object.type, one.types) for one in self._facts_about(peer).device_denies):
             return True
         names = dict.fromkeys((path, object.path, *object.names))
-        by_path = self._allows_by_path(path, peer, facts)
-        by_path += [entry for name in names for entry in self.denies_at(name, peer)]
+        by_path = self.allows_at(path, peer)
+        by_path += [entry for name in names for entry in self.denies_at(name, peer, None)]
         return any(_is_among(object.type, types_in_question(entry.rule)) for entry in by_path)
 
     def deny_literals(self, peer: Peer, rights: int, now: float | None) -> tuple[str, ...]:
@@ -222,17 +181,8 @@ class RuleLookup:
     def allows_for(self, peer: Peer) -> list[Rule]:
         """Return the allows that are for `peer`, by id."""
         admitting = self._facts_about(peer).admitting
-        admitted = [rule for group in admitting for rule in self._allow_groups[group].rules]
+        admitted = [rule for group in admitting for rule in self._allows_of_groups[group]]
         return sorted(admitted, key=lambda rule: rule.id)
-
-    def _allows_by_path(self, path: str, peer: Peer, facts: _PeerFacts) -> list[Entry]:
-        admitting = facts.admitting
-        if not admitting:
-            return []
-        found = self._allows.find(path, admitting)
-        if self._varying_allows:
-            found += self._expanded_for(peer).allows.find(path, admitting)
-        return [entry for entry in found if entry.group in admitting]
 
     def _facts_about(self, peer: Peer) -> _PeerFacts:
         facts = self._facts.get(peer)
@@ -240,7 +190,7 @@ class RuleLookup:
             if len(self._facts) >= _KEPT_PEERS:
                 self._facts.clear()
             admitting, concerning = self._allow_clients.admitting(peer), self._deny_clients.concerning(peer)
-            facts = _PeerFacts(peer, admitting, concerning, self._allow_groups, self._deny_groups)
+            facts = _PeerFacts(peer, admitting, concerning, self._deny_groups)
             self._facts[peer] = facts
         return facts
 
@@ -265,34 +215,25 @@ class _Arranged:
         self.varying_allows: list[Entry] = []
         self.allow_places: dict[Group, int] = {}
         self.deny_places: dict[Group, int] = {}
-        self.allow_groups: list[_Allows] = []
+        self.allows_of_groups: list[list[Rule]] = []
         self.deny_groups: list[_Denies] = []
-        allows_of_devices: dict[int, list[Entry]] = {}
-        denies_of_devices: dict[int, list[Entry]] = {}
+        of_devices: dict[int, list[Entry]] = {}
         for rule in rules:
             if rule.action == ALLOW:
-                self._add_allow(rule, allows_of_devices)
+                self._add_allow(rule)
             elif not rule.terms.addresses:  # those are for no path
-                self._add_deny(rule, denies_of_devices)
-        for place, entries in allows_of_devices.items():
-            self.allow_groups[place].by_device = _DeviceRules(entries)
-        for place, entries in denies_of_devices.items():
-            self.deny_groups[place].by_device = _DeviceRules(entries)
+                self._add_deny(rule, of_devices)
+        for place, entries in of_devices.items():
+            self.deny_groups[place].by_device = DeviceRules(entries)
 
-    def _add_allow(self, rule: Rule, of_devices: dict[int, list[Entry]]) -> None:
+    def _add_allow(self, rule: Rule) -> None:
         place = self.allow_places.setdefault((rule.clients, rule.except_clients), len(self.allow_places))
-        if place == len(self.allow_groups):
-            self.allow_groups.append(_Allows())
-        self.allow_groups[place].rules.append(rule)
-        by_device = bool(alternatives(rule))
+        if place == len(self.allows_of_groups):
+            self.allows_of_groups.append([])
+        self.allows_of_groups[place].append(rule)
         for pattern in rule.paths:
             entry = Entry(rule, int(rule.rights), pattern, place)
-            if pattern.variables:
-                self.varying_allows.append(entry)
-            elif by_device and pattern.text == BELOW_DEV:
-                of_devices.setdefault(place, []).append(entry)
-            else:
-                self.allows.append(entry)
+            (self.varying_allows if pattern.variables else self.allows).append(entry)
 
     def _add_deny(self, rule: Rule, of_devices: dict[int, list[Entry]]) -> None:
         place = self.deny_places.setdefault((rule.clients, rule.except_clients), len(self.deny_places))
