@@ -68,7 +68,7 @@ def unkept(rule: Rule) -> tuple[Unkept, ...]:
     """Return what of `rule` is not kept, accepted or not."""
     if rule.action != ALLOW:
         return ()
-    lost = int(rule.rights) & ~int(given_rights(rule))
+    lost = _lost(rule)
     if rule.terms is NO_TERMS and not lost:
         return ()
     return (*_rights(lost), *(Unkept(f"unkept-{key}", key) for key in _terms(rule.terms)))
@@ -101,9 +101,13 @@ def _terms(terms: Terms) -> Iterator[str]:
 
 
 def given_rights(rule: Rule) -> Rights:
-    """Return those rights of `rule` that this version can give."""
-    rights = int(rule.rights) & ~_NEVER_GIVEN_RIGHTS
-    return Rights(rights if rights & _WRITE else rights & ~_APPEND)
+    """Return those rights of `rule`, an allow, that this version can give."""
+    return Rights(int(rule.rights) & ~_lost(rule))
+
+
+def _lost(rule: Rule) -> int:
+    rights = int(rule.rights)
+    return rights & (_NEVER_GIVEN_RIGHTS if rights & _WRITE else _NEVER_GIVEN_RIGHTS | _APPEND)
 
 
 def refusals(policy: Policy) -> list[Problem]:
@@ -127,7 +131,7 @@ def kept(policy: Policy) -> Policy:
     problems = refusals(policy)
     if problems:
         raise PolicyError(problems)
-    if all(rule.action != ALLOW or given_rights(rule) == rule.rights for rule in policy.rules):
+    if not any(rule.action == ALLOW and _lost(rule) for rule in policy.rules):
         return policy
     given = [
         rule._replace(rights=given_rights(rule)) if rule.action == ALLOW else rule for rule in policy.rules

@@ -12,10 +12,9 @@ from itertools import islice
 from typing import NamedTuple
 
 from .clients import Client
-from .covering import atoms, covering, wider_than
+from .covering import Patterns, atoms, wider_than
 from .devices import DEVICE_TYPES, DeviceSelector
 from .findings import Finding, finding, texts
-from .index import PathIndex
 from .moments import moment_text
 from .patterns import PathPattern
 from .rules import ALLOW, DENY, Rule
@@ -87,8 +86,8 @@ def _excepts_all_paths(rule: Rule) -> bool:
     # An exception counts for an allow where it may be meant, and for a deny where it is known to be.
     is_allow = rule.action == ALLOW
     same = {pattern.text for pattern in rule.except_paths if is_allow or not pattern.variables}
-    index = PathIndex((pattern, True) for pattern in rule.except_paths if not pattern.variables)
-    return all(pattern.text in same or any(True for _ in covering(index, pattern)) for pattern in rule.paths)
+    excepted = Patterns((pattern, True) for pattern in rule.except_paths)
+    return all(pattern.text in same or excepted.covering(pattern) for pattern in rule.paths)
 
 
 def _excepts_all_clients(rule: Rule) -> bool:
@@ -189,10 +188,8 @@ class _Denies:
                     kinds[kind] = _Refused(known.rights | int(rule.rights), known.by)
         self._everywhere = buckets.pop(None, {})
         self._by_text = {pattern.text: bucket for pattern, bucket in buckets.items() if pattern is not None}
-        self._index = PathIndex(
-            (pattern, bucket)
-            for pattern, bucket in buckets.items()
-            if pattern is not None and not pattern.variables
+        self._index = Patterns(
+            (pattern, bucket) for pattern, bucket in buckets.items() if pattern is not None
         )
 
     def refusing(self, allow: Rule) -> list[str]:
@@ -202,7 +199,7 @@ class _Denies:
         wanted = {atom for client in allow.clients for atom in atoms(client)}
         each = [with_implied(right) for right in Rights if right & allow.rights]
         for pattern in allow.paths:
-            buckets = [self._everywhere, *covering(self._index, pattern)]
+            buckets = [self._everywhere, *self._index.covering(pattern)]
             if pattern.variables:
                 buckets.append(self._by_text.get(pattern.text, {}))
             for atom in wanted:

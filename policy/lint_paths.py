@@ -6,10 +6,10 @@ The names of disks and of memory are those of the kernel's devices.txt; udev's l
 import re
 from collections.abc import Iterable, Iterator
 
+from .covering import Patterns
 from .decide import Policy
 from .devices import Device, any_holds
 from .findings import Finding, finding, texts
-from .index import PathIndex
 from .paths import split
 from .patterns import HOME, Glob, PathPattern
 from .rules import ALLOW, DENY, Rule
@@ -91,7 +91,7 @@ class PathLint:
         known = self._refusals.get(node)
         if known is None:
             known = 0
-            for deny in (*self._everywhere, *self._denies.find(split(node))):
+            for deny in (*self._everywhere, *self._denies.matching(split(node))):
                 if _names(deny, node) and _selects(deny, FileType.CHAR, device):
                     known |= int(deny.rights)
             self._refusals[node] = known
@@ -135,7 +135,7 @@ class PathLint:
         """Whether an allow may give the character device `node`, and no deny refuses it to everybody."""
         known = self._left_open.get(node)
         if known is None:
-            open_to_some = any(_may_give(allow, node) for allow in self._allows.find(split(node)))
+            open_to_some = any(_may_give(allow, node) for allow in self._allows.matching(split(node)))
             known = self._left_open[node] = open_to_some and not self._refused(node, _UNKNOWN) & Rights.READ
         return known
 
@@ -182,8 +182,8 @@ def _below(text: str, directories: Iterable[str]) -> bool:
     return any(text == one or text.startswith(f"{one}/") for one in directories)
 
 
-def _by_path(rules: Iterable[Rule]) -> PathIndex[Rule]:
-    return PathIndex((pattern, rule) for rule in rules for pattern in rule.paths if not pattern.variables)
+def _by_path(rules: Iterable[Rule]) -> Patterns[Rule]:
+    return Patterns((pattern, rule) for rule in rules for pattern in rule.paths if not pattern.variables)
 
 
 def _names(rule: Rule, node: str) -> bool:

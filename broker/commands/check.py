@@ -1,30 +1,47 @@
-"""`fdbroker check`: read policy files as the broker does, and show every mistake."""
+"""`fdbroker check`: read policy files as the broker does, show every mistake and finding, and run their tests."""
 
 import argparse
-import json
-import sys
 import time
 from collections.abc import Sequence
 
-from broker.commands.check_findings import explained_code, findings_counts, findings_json, findings_text
+from broker.commands.check_findings import explained_code
+from broker.commands.check_loading import load_to_check
+from broker.commands.check_reading import NOT_LOOKED_AT_OFFLINE, add_options, files_to_check
+from broker.commands.check_report import Checked, as_json, print_text
+from broker.commands.check_tests import tested
 from broker.commands.common import Unusable, say
-from broker.commands.policies import read_or_tell, show_problems
-from broker.linting import Linted, findings
-from broker.policyfiles import TIERS, load_files
-from policy import Policy, PolicyError
+from broker.commands.policies import show_problems
+from broker.commands.progress import tracked
+from broker.linting import findings
+from broker.policyfiles import TIERS
+from policy import PolicyError
 
 _EPILOG = """\
 Whoever can change a policy file, or a directory above it, decides what the broker gives. So these must belong to root
 (or to the broker's own user) and be writable by nobody else; a file of which that is not true is a mistake, shown
 with the command that mends it. `fdbroker cat` shows what the set comes to.
 
-A rule that says what this version of the broker does not keep (a lease, say) is shown too, with its code: no broker
-serves it, unless it says `accept: [CODE]`.
+What may be wrong with a policy that loads is shown as findings, each with a code: rules that never decide, that are
+wider than they look, that others can get around, that this machine or this version of the broker does not keep (no
+broker serves the last, unless they are accepted). A rule takes a finding on with `accept: [CODE]`.
 
-  fdbroker check                       the system's policy
-  fdbroker check new.yaml              one file alone
+The tests under `tests:` are run when the files have no mistake. One that fails is shown with its place, what was
+expected, what came out, and why. --coverage also names the rules that no test reaches: an allow by which none is
+allowed, a deny that takes nothing from any. A test of a lower tier that passes without the higher ones is told as
+overruled, and is no failure.
 
-exit status: 0 the policy is good, 1 it has mistakes, 2 it could not be read
+  fdbroker check                                 the system's policy
+  fdbroker check new.yaml                        one file alone
+  fdbroker check --coverage policy.d             a directory, each rule of which shall be tested
+  fdbroker check --as 40-new.yaml draft.yaml     the system's policy as it would be with that file in
+                                                 /etc/fdbroker/policy.d
+  fdbroker check policy.d --as 40-new.yaml draft.yaml
+  fdbroker check --explain wide-path             what a finding means, and what to do
+  fdbroker check --offline --coverage policy.d   in a build job, for another machine: nothing of this one is looked
+                                                 at, as who may write the files
+
+exit status: 0 the policy is good; 1 it has mistakes, or findings that are no notes and not accepted, a test fails,
+             or with --coverage a rule is in no test; 2 it could not be read
 """
 
 
@@ -33,17 +50,28 @@ def main(arguments: Sequence[str]) -> int:
     options = _parser().parse_args(arguments)
     if options.explain is not None:
         return _explain(options.explain)
-    files = read_or_tell("check", options.paths, options.json)
+    files = files_to_check(options)
     if files is None:
         return 2
     try:
-        policy = load_files(files).policy
+        loaded, tests = load_to_check(files)
     except PolicyError as error:
         show_problems(error.problems, options.json)
         return 1
-    linted = findings(policy, time.time(), offline=options.offline)
-    _show(policy, len(files.files), linted, options)
-    return 1 if linted.fails else 0
+    checked = Checked(
+        loaded,
+        len(files.files),
+        tested(loaded, tests, files.sources, coverage=options.coverage),
+        NOT_LOOKED_AT_OFFLINE if options.offline else (),
+        findings(
+            loaded.policy, time.time(), offline=options.offline, tracked=lambda rules: tracked(rules, "rules")
+        ),
+    )
+    if options.json:
+        print(as_json(checked))
+    else:
+        print_text(checked, with_notes=options.notes)
+    return 0 if checked.is_good else 1
 
 
 def _explain(code: str) -> int:
@@ -58,8 +86,8 @@ def _explain(code: str) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="fdbroker check",
-        description="Read policy files as the broker does, and show every mistake of all "
-        "of them at once, each as file:line:column.",
+        description="Read policy files as the broker does, show every mistake of all of them at once, each as\n"
+        "file:line:column, and run the tests that they hold.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -70,31 +98,11 @@ def _parser() -> argparse.ArgumentParser:
         help=f"policy files, or directories of them, read as one set of one tier (default: what "
         f"`fdbroker serve` reads, {', '.join(reversed(TIERS))})",
     )
-    parser.add_argument("--offline", action="store_true", help="ask nothing of this machine")
+    add_options(parser)
+    parser.add_argument("--coverage", action="store_true", help="show the rules that no test reaches, too")
     parser.add_argument("--notes", action="store_true", help="show notes too, which fail nothing")
     parser.add_argument(
         "--explain", metavar="CODE", help="tell what findings of that code mean, and nothing else"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     return parser
-
-
-def _show(policy: Policy, count: int, linted: Linted, options: argparse.Namespace) -> None:
-    if options.json:
-        shown = {
-            "good": not linted.fails,
-            "problems": [],
-            **findings_json(linted),
-            "files": count,
-            "rules": len(policy.rules),
-            "policy": policy.digest,
-        }
-        print(json.dumps(shown))
-        return
-    for line in findings_text(linted, with_notes=options.notes):
-        print(line)
-    if not linted.fails:
-        files = f"{count} file{'s' if count != 1 else ''}"
-        print(f"good: {len(policy.rules)} rules in {files}, policy {policy.digest}")
-    for line in findings_counts(linted, with_notes=options.notes):
-        print(line, file=sys.stderr)

@@ -115,10 +115,10 @@ def rules(action: str) -> st.SearchStrategy[RuleText]:
         ),
         own_device_keys,
     )
-    some = st.one_of(plain, plain, plain, of_devices, with_own_keys)
+    rule = st.one_of(plain, plain, plain, of_devices, with_own_keys)
     # One choice for all terms: each key of its own makes cases that meet rarer.
     return (
-        st.builds(lambda rule, terms: {**rule, **terms}, some, st.sampled_from(TERMS)) if is_allow else some
+        st.builds(lambda rule, terms: {**rule, **terms}, rule, st.sampled_from(TERMS)) if is_allow else rule
     )
 
 

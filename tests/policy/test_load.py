@@ -110,11 +110,6 @@ def test_faulty_rule_is_told_with_its_line_and_column(rule: str, expected: list[
     assert told(in_rule(rule) + names) == expected
 
 
-def test_section_of_a_later_version_is_told_as_such() -> None:
-    (problem,) = told(f"{HEAD}tests: x\n")
-    assert problem.endswith(": 'tests' is not available in this version")
-
-
 @pytest.mark.parametrize("word", ["create", "list", "connect", "listen"])
 def test_every_right_may_be_denied(word: str) -> None:
     (rule,) = load([Source("a.yaml", in_rule(f"name: r, deny: {word}"))]).rules
