@@ -144,7 +144,8 @@ class _Machine:
             yield "path-of-another-type", f"{pattern.text} is of type {kind.value}"
             return
         refusal = never_given(walked, kind, self._systems)
-        if refusal:
+        is_listed = kind is FileType.DIRECTORY and bool(rule.rights & Rights.LIST)
+        if refusal and not is_listed:
             yield "never-given", f"{pattern.text}: {refusal}"
         elif not _is_named(rule, walked, kind):
             yield "link-leads-out", f"{pattern.text} leads to {printable(walked.path)}"

@@ -185,7 +185,11 @@ def test_failed_test_of_the_policy_document_is_shown_as_there(place: Path) -> No
         timeout=60,
         check=False,
     )
-    assert f"$ fdbroker check 30-site.yaml\n{ran.stdout}{ran.stderr}" == sample
+    command, *told = sample.splitlines()
+    assert command == "$ fdbroker check 30-site.yaml"
+    # What is found besides depends on the machine's groups and on the day.
+    shown = (ran.stdout + ran.stderr).splitlines()
+    assert [line for line in shown if line in told] == told
 
 
 def test_version_is_the_same_wherever_it_stands() -> None:
