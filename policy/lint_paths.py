@@ -44,9 +44,12 @@ _DISK_NODES = {
 # Block devices that lie on disks: who can read one reads the disk.
 _ON_DISKS = ("/dev/dm-0", "/dev/md0")
 # Character devices that lead to disks as well.
-_RAW = ("/dev/sg0", "/dev/bsg/0:0:0:0", "/dev/nvme0", "/dev/ng0n1")
-
-_UNKNOWN = Device()
+_RAW = {
+    "/dev/sg0": Device(subsystem="scsi_generic"),
+    "/dev/bsg/0:0:0:0": Device(subsystem="bsg"),
+    "/dev/nvme0": Device(subsystem="nvme"),
+    "/dev/ng0n1": Device(subsystem="nvme-generic"),
+}
 
 _NEVER_GIVEN = ("/proc", "/sys/fs/cgroup", "/dev/kcore")
 
@@ -123,7 +126,7 @@ class PathLint:
             missed = [nodes[0] for family, nodes in _DISK_NODES.items() if family not in found]
             missed += [node for node in _ON_DISKS if not _any_matches(rule.paths, node)]
             if missed:
-                missed += [node for node in _RAW[:2] if not _any_matches(rule.paths, node)]
+                missed += [node for node in list(_RAW)[:2] if not _any_matches(rule.paths, node)]
                 yield finding(rule, "disks-by-path", f"it misses {texts(missed)}")
         elif whole and rule.types is not None and FileType.CHAR not in rule.types:
             raw = [node for node in _RAW if self._is_left_open(node)]
@@ -135,8 +138,9 @@ class PathLint:
         """Whether an allow may give the character device `node`, and no deny refuses it to everybody."""
         known = self._left_open.get(node)
         if known is None:
-            open_to_some = any(_may_give(allow, node) for allow in self._allows.matching(split(node)))
-            known = self._left_open[node] = open_to_some and not self._refused(node, _UNKNOWN) & Rights.READ
+            device = _RAW[node]
+            open_to_some = any(_may_give(allow, node, device) for allow in self._allows.matching(split(node)))
+            known = self._left_open[node] = open_to_some and not self._refused(node, device) & Rights.READ
         return known
 
 
@@ -206,13 +210,13 @@ def _selects(rule: Rule, kind: FileType, device: Device) -> bool:
     )
 
 
-def _may_give(allow: Rule, node: str) -> bool:
-    """Whether the allow may give the character device `node`, whatever device that is."""
+def _may_give(allow: Rule, node: str, device: Device) -> bool:
+    """Whether the allow may give the character device `node`."""
     return (
         FileType.CHAR in (allow.types or ())
         and not _any_matches(allow.except_paths, node)
-        and (allow.device is None or allow.device.holds(FileType.CHAR, _UNKNOWN) is not False)
-        and (allow.devices is None or any_holds(allow.devices, FileType.CHAR, _UNKNOWN) is not False)
+        and (allow.device is None or allow.device.holds(FileType.CHAR, device) is not False)
+        and (allow.devices is None or any_holds(allow.devices, FileType.CHAR, device) is not False)
     )
 
 

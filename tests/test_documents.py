@@ -17,6 +17,7 @@ from broker.messages import FLAGS
 from broker.version import VERSION
 from policy import PolicyError, Source
 from policy.keeping import UNKEPT
+from policy.lint import judged, lint
 from policy.profile import Limits, Profile, load_profile
 from policy.termfields import ADDRESS_FIELDS, TERM_FIELDS
 from policy.testcases import load_with_tests
@@ -56,6 +57,14 @@ def test_policy_or_profile_of_a_document_loads(text: str) -> None:
         assert not tests or not set(own) & set(unreached(loaded.policy, results))
     else:
         assert load_profile(Source("example.yaml", text)) != Profile()
+
+
+@pytest.mark.parametrize("text", blocks("yaml"))
+def test_policy_of_a_document_has_no_finding_that_it_does_not_accept(text: str) -> None:
+    if re.search("^rules:", text, re.MULTILINE):
+        whole = load([LOWER_TIER, Source("example.yaml", text, 1)])
+        found = judged(whole, lint(whole, None), machine_asked=False)
+        assert [one for one in found if one.fails] == []
 
 
 @pytest.mark.parametrize("text", blocks("json"))

@@ -128,6 +128,8 @@ def test_deny_of_all_block_devices_misses_other_ways_to_disks_where_an_allow_giv
     ].message
     assert "/dev/sg0" in missed
     assert "/dev/bsg" not in missed
+    assert not found(deny, f"{LAB}, subsystem: tty, udev: {{ID_BUS: usb}}")
+    assert found(deny, f"{LAB}, type: char, udev: {{ID_BUS: usb}}")
     assert not found(deny, f"{LAB}, type: char, paths: '/dev/*g0'", "deny: all, paths: '/dev/sg*'")
 
 
