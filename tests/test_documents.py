@@ -15,7 +15,7 @@ from broker import profiles
 from broker.limits import REFUSALS_BURST, REFUSALS_PER_SECOND
 from broker.messages import FLAGS
 from broker.version import VERSION
-from policy import PolicyError, Source
+from policy import PolicyError, Source, load
 from policy.keeping import UNKEPT
 from policy.lint import judged, lint
 from policy.profile import Limits, Profile, load_profile
