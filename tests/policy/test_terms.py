@@ -173,6 +173,30 @@ def test_every_code_of_what_is_not_kept_is_needed_by_something() -> None:
     assert set(UNKEPT) <= set(CODES)
 
 
+# Terms that have no code: what they are about has one, or is kept as it stands.
+COVERED = {"renewable", "create", "as_broker", "netns_broker", "addresses"}
+SOME: dict[str, Any] = {
+    **dict.fromkeys(("lease", "open_limit", "rate_limit"), 1),
+    **{
+        "revoke": "required",
+        "serial": Serial(),
+        "tun": "vpn0",
+        "create": Creation(),
+        "flags": frozenset(["sync"]),
+    },
+    "addresses": (Address("::", 80),),
+}
+
+
+@pytest.mark.parametrize("field", Terms._fields)
+def test_no_term_is_ignored_in_silence(field: str) -> None:
+    """A term that is added to the language is kept, or has a code."""
+    found = allow("read", FILE)._replace(terms=Terms(**{field: SOME.get(field, True)}))
+    assert bool(unkept(found)) is (field not in COVERED)
+    assert found.terms != NO_TERMS
+    assert written(found.terms) or field == "create"
+
+
 def test_deny_is_kept_whatever_it_lists() -> None:
     policy = load(
         [Source("a.yaml", "version: 1\nrules: [{name: r, deny: all}, {name: s, deny: [list, append]}]\n")]
