@@ -3,6 +3,7 @@
 import os
 from typing import Any
 
+from broker.commands.common import printable_line
 from broker.explaining import NOT_KNOWN, YES, Explained
 from policy import Object, Peer, Rule, Verdict, rights_words
 from policy.devices import Device
@@ -157,11 +158,6 @@ def _terms_rows(explanation: Explanation) -> list[tuple[str, str]]:
 def _outside_rows(explained: Explained) -> list[tuple[str, str]]:
     found = explained.sight.outside
     return [] if found is None else [("outside", found.why)]
-
-
-def printable_line(line: str) -> str:
-    """`line` without what a terminal would obey or cannot show."""
-    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in line)
 
 
 def as_json(explained: Explained, digest: str) -> dict[str, Any]:
