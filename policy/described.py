@@ -30,7 +30,7 @@ def described(describe: Describe) -> Callable[[Reader], Reader]:
 
 
 def about(meaning: str, reader: Reader) -> Reader:
-    """Return what reads as `reader` does, and says what its value means where it stands; in Markdown."""
+    """Return what reads as `reader` does, and says what its value means where it stands: one plain sentence."""
     told = partial(reader)
     told.__dict__[_MEANING] = meaning
     return cast(Reader, told)

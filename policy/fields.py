@@ -310,7 +310,7 @@ def socket_path(node: Node, what: str, report: FileReport) -> str | None:
     return found
 
 
-@described(lambda shapes: shapes.path(_PATTERN_START, _NO_PATTERN, description=_ABOUT_PATTERNS))
+@described(lambda shapes: shapes.path(_PATTERN_START, _NO_PATTERN, _ABOUT_PATTERNS))
 def path_pattern(node: Node, what: str, report: FileReport) -> PathPattern | None:
     """Read a path pattern."""
     found = text(node, what, report)

@@ -20,6 +20,9 @@ from .rules import ALLOW, Rule
 from .terms import KILL, NO_TERMS, REQUIRED, Terms
 from .words import Rights, rights_words
 
+CODE = "unkept-"
+"""What every code begins with; the rest is the term's or the right's own word."""
+
 UNKEPT = {
     "unkept-lease": "a grant lasts as long as its connection",
     "unkept-exclusive": "others may have the object open at the same time",
@@ -71,7 +74,7 @@ def unkept(rule: Rule) -> tuple[Unkept, ...]:
     lost = _lost(rule)
     if rule.terms is NO_TERMS and not lost:
         return ()
-    return (*_rights(lost), *(Unkept(f"unkept-{key}", key) for key in _terms(rule.terms)))
+    return (*_rights(lost), *(Unkept(CODE + key, key) for key in _terms(rule.terms)))
 
 
 def _rights(lost: int) -> Iterator[Unkept]:

@@ -65,13 +65,16 @@ class Shapes:
             for kind, examples in _LOOKS.items()
             if wanted is None or any(wanted.fullmatch(one) for one in examples)
         ]
-        shape: Shape = {"description": meaning} if meaning else {}
-        shape["type"] = ["string", *(one for one in looks if one != "integer" or "number" not in looks)]
-        return {**shape, **({"pattern": f"^(?:{wanted.pattern})$"} if wanted else {"minLength": 1}), **more}
+        shape: Shape = {
+            "type": ["string", *(one for one in looks if one != "integer" or "number" not in looks)]
+        }
+        shape.update({"pattern": f"^(?:{wanted.pattern})$"} if wanted else {"minLength": 1})
+        return {**_told(meaning, has_pattern=wanted is not None), **shape, **more}
 
-    def path(self, start: str, never: str, **more: Any) -> Shape:
+    def path(self, start: str, never: str, meaning: str = "An absolute path.", **more: Any) -> Shape:
         """Return the shape of a path that begins with the one expression and holds the other nowhere."""
-        return {"type": "string", "pattern": start, "not": {"pattern": never}, **more}
+        shape: Shape = {"type": "string", "pattern": start, "not": {"pattern": never}}
+        return {**_told(meaning, has_pattern=True), **shape, **more}
 
     def number(self, least: int, most: int) -> Shape:
         """Return the shape of a decimal number."""
@@ -111,3 +114,9 @@ class Shapes:
             "additionalProperties": False,
             "minProperties": least,
         }
+
+
+def _told(meaning: str, *, has_pattern: bool) -> Shape:
+    # The second is no word of JSON Schema's, but editors show it where they would show the expression.
+    told = ("description", "patternErrorMessage") if has_pattern else ("description",)
+    return dict.fromkeys(told, meaning) if meaning else {}

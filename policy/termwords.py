@@ -1,5 +1,6 @@
 """The terms of a rule as a file has them, and in few words for a column. Imported by those who show policies alone."""
 
+from collections.abc import Callable
 from typing import Any
 
 from .terms import Creation, Serial, Terms
@@ -58,19 +59,39 @@ def as_written(terms: Terms) -> list[str]:
 
 
 def in_words(terms: Terms) -> list[str]:
-    """Return each term in as few words as tell it: "30m", "exclusive", "tun vpn0"."""
-    return [_short(key, value) for key, value in written(terms).items() if key != "addresses"]
+    """Return each term but the addresses in a word or two: "30m", "exclusive", "tun vpn0"."""
+    said = written(terms)
+    said.pop("addresses", None)
+    return [_WORDS[key](value) if key in _WORDS else key for key, value in said.items()]
 
 
-def _short(key: str, value: Any) -> str:
-    if value is True:
-        return key
-    if key == "lease":
-        return str(value)
-    if isinstance(value, dict):
-        inner = " ".join(str(one) if key == "tun" else f"{name} {_flow(one)}" for name, one in value.items())
-        return f"{key} {inner}"
-    return f"{key} {','.join(value) if isinstance(value, list) else value}"
+def _limits(limits: dict[str, int]) -> str:
+    each = {"open": "open {}", "per_second": "{} a second"}
+    return ", ".join(each[key].format(value) for key, value in limits.items())
+
+
+def _line(serial: dict[str, Any]) -> str:
+    parts = [serial.get("baud"), serial.get("frame"), "raw" if serial.get("raw") else None]
+    return " ".join(["serial", *(str(part) for part in parts if part is not None)])
+
+
+def _created(create: dict[str, str]) -> str:
+    whose = f"{create.get('owner', '')}:{create.get('group', '')}".strip(":")
+    return " ".join(filter(None, ["created", whose, create.get("mode")]))
+
+
+# How a term is told whose key alone would not do.
+_WORDS: dict[str, Callable[[Any], str]] = {
+    "lease": str,
+    "limits": _limits,
+    "revoke": "revoke {}".format,
+    "serial": _line,
+    "tun": lambda tun: f"tun {tun['name']}",
+    "create": _created,
+    "flags": lambda flags: f"flags {' '.join(flags)}",
+    "as": "as {}".format,
+    "netns": "netns {}".format,
+}
 
 
 def _flow(value: Any) -> str:
