@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from broker.limits import GRANT_RECORDS, GRANTS_PER_CONNECTION
+from broker.limits import GRANT_RECORDS, GRANTS_PER_CONNECTION, SHOWN_PATH
 
 # Records that may come before the kept ones are looked through for those that are over.
 _SWEEP = 8192
@@ -47,6 +47,15 @@ class Grants:
     def count(self, connections: Collection[int]) -> int:
         """How many there are on `connections`."""
         return len(self._in_force(connections))
+
+    def of(self, connection: int) -> list[tuple[int, str]]:
+        """The numbers and the paths of those on one connection, the oldest first."""
+        found = []
+        for content in self.listed((connection,)):
+            number, path = str(content.get("grant")).removeprefix("g"), content.get("path")
+            if number.isdecimal() and isinstance(path, str):
+                found.append((int(number), path[:SHOWN_PATH]))
+        return found
 
     def listed(self, connections: Collection[int]) -> list[dict[str, Any]]:
         """The records of those on `connections`, the oldest first; what is no JSON is left out."""

@@ -5,6 +5,7 @@ clients anyway, checks each value's type.
 """
 
 import json
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from policy import Peer
@@ -48,7 +49,14 @@ class Introduction(NamedTuple):
     shown: dict[str, Any]  # for the audit
     number: int = 0  # of the connection, among all that this supervisor accepted
     answered: bool = False  # another worker served it, so a reply may be unread
+    grants: Sequence[tuple[int, str]] = ()  # what it has from that worker: numbers and paths
 
     def encoded(self) -> bytes:
-        """As JSON: arrays of the values in their order, sets as arrays too."""
-        return json.dumps(self, default=list, separators=(",", ":")).encode("ascii")
+        """As JSON: arrays of the values in their order, sets as arrays too. Of very many grants the last ones."""
+        told, fits = self, INTRODUCTION_BYTES
+        while (
+            len(message := json.dumps(told, default=list, separators=(",", ":")).encode("ascii")) > fits
+            and told.grants
+        ):
+            told = told._replace(grants=told.grants[len(told.grants) // 2 + 1 :])
+        return message

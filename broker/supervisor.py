@@ -44,6 +44,13 @@ Introducer = Callable[[socket.socket, str], Introduction]
 """Reads who is at the other end of a connection that came by the socket of that name. Raises OSError."""
 
 
+def _nobody_asked(good: bool) -> None:
+    pass
+
+
+_NOTHING_NEXT = (None, _nobody_asked)
+
+
 def complain(message: str) -> None:
     """Tell the administrator, on standard error."""
     if sys.stderr is not None:  # None would be standard output
@@ -84,6 +91,7 @@ class Supervisor:
         self._generation = 0
         self._serving = Worker(policy, 0)
         self._starting: Worker | None = None  # the next one, until it says that it serves
+        self._next: tuple[Introducer | None, Callable[[bool], None]] = _NOTHING_NEXT
         self._finishing: list[Worker] = []  # those that bring their connections to an end
         self._of_worker: dict[
             int, int
@@ -165,17 +173,15 @@ class Supervisor:
         """The policy that is served."""
         return self._serving.policy
 
-    def replace(self, policy: Policy, introduce: Introducer) -> None:
+    def replace(self, policy: Policy, introduce: Introducer, done: Callable[[bool], None]) -> None:
         """Serve by another policy: start a worker for it, which takes over when it says that it serves.
 
-        A call is answered by one policy, whichever worker read it. Raises OSError when no worker can be started;
-        nothing has changed then.
+        A call is answered by one policy, whichever worker read it. `done` is told whether it has taken over; if not,
+        the one before goes on. One replacement at a time. Raises OSError when no worker can be started.
         """
-        if self._starting is not None:
-            self._discard(self._starting)
         self._generation += 1
         self._starting = Worker(policy, self._generation)
-        self._next_introduce = introduce
+        self._next = introduce, done
         self._watch_worker(self._starting)
 
     def _watch_worker(self, worker: Worker) -> None:
@@ -193,21 +199,24 @@ class Supervisor:
             return
         if worker is self._starting and worker.ready:
             self._take_over(worker)
-        elif said is not None:
-            self._left(worker, *said)
+        for what, number in said:
+            self._left(worker, what, number)
 
     def _take_over(self, worker: Worker) -> None:
         """The new worker serves: let the one before it finish, and give its connections to this one."""
         before, self._serving, self._starting = self._serving, worker, None
-        self._introduce = self._next_introduce
-        self._restart_at = None
+        (self._introduce, done), self._next = self._next, _NOTHING_NEXT
         self.reloads += 1
         if self._audit.failing:
             worker.tell(AUDIT_FAILS)
-        if before.generation >= 0 and before.tell(FINISH):
+        if self._restart_at is None:
             before.finishing = True
             self._finishing.append(before)
             self._deadline = self._clock() + HANDOVER_SECONDS
+            before.tell(FINISH)  # one that is too far behind to hear it is ended with its time
+        self._restart_at = None
+        self._watch_listeners(True)
+        done(True)
         # Those who wait were to be introduced to the one before, by its policy's names.
         for _, kept in list(self._waiting):
             self._hand_over(kept, answered=False)
@@ -231,10 +240,13 @@ class Supervisor:
             complain(f"a client could not be identified again, so it was turned away: {error}")
             self._clients.end(kept)
             return
-        self._send(introduction._replace(number=kept.number, answered=answered), kept)
+        grants = self.grants.of(kept.number) if answered else ()
+        self._send(introduction._replace(number=kept.number, answered=answered, grants=grants), kept)
 
     def _worker_ended(self, worker: Worker) -> None:
         """Its process has ended: as it was asked to, or not."""
+        if worker.fileno() in self._handlers:
+            self._worker_says(worker)  # which connections it left before
         status = self._reap(worker)
         if worker in self._finishing:
             self._finishing.remove(worker)
@@ -296,11 +308,6 @@ class Supervisor:
             kept = self._clients.numbered(number)
             if kept is not None:
                 self._clients.end(kept)
-
-    def _discard(self, worker: Worker) -> None:
-        """End a worker that has never served."""
-        worker.kill()
-        self._reap(worker)
 
     def _reap(self, worker: Worker) -> int:
         """Take what it still had to say, and free what was held for it; its status."""

@@ -139,6 +139,7 @@ class Worker:
             return
         self._of_uid[uid] = self._of_uid.get(uid, 0) + 1
         client = self._service.client(introduction.number, introduction.peer, uid, introduction.shown)
+        client.grants.update(introduction.grants)
         connection = Connection(
             socket.socket(fileno=fds[0]), client, self._shared, self._changed, introduction.answered
         )

@@ -47,27 +47,28 @@ class Worker:
         """The channel that it speaks on."""
         return self._control.fileno()
 
-    def said(self) -> tuple[bytes, int] | None:
-        """Hear what it says of a connection: DONE or REFUSED, and its number; None when nothing of that kind came.
+    def said(self) -> list[tuple[bytes, int]]:
+        """Hear what it says of connections: DONE or REFUSED, and a number, for each. Raises WorkerBroken."""
+        said = []
+        while message := self._heard():
+            if message == READY:
+                self.ready = True
+                continue
+            try:
+                said.append(connection_of(message))
+            except ValueError as error:
+                raise WorkerBroken(str(error)) from None
+        return said
 
-        Raises WorkerBroken.
-        """
+    def _heard(self) -> bytes:
         try:
             # No room for fds: the kernel closes what is sent.
             message, _, flags, _ = self._control.recvmsg(SAID_BYTES)
         except OSError:
-            return None  # nothing; or it is gone, as its pidfd tells
-        if not message:
-            return None
-        if message == READY and not flags:
-            self.ready = True
-            return None
-        try:
-            if flags:
-                raise ValueError("it sent file descriptors, or too much")
-            return connection_of(message)
-        except ValueError as error:
-            raise WorkerBroken(str(error)) from None
+            return b""  # nothing; or it is gone, as its pidfd tells
+        if flags:
+            raise WorkerBroken("it sent file descriptors, or too much")
+        return message
 
     def introduce(self, message: bytes, connection: socket.socket) -> None:
         """Hand it a connection. Raises BlockingIOError when it is behind, and OSError."""
