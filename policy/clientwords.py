@@ -79,6 +79,11 @@ def _matches(client: Client, peer: Peer, certainly: bool) -> bool:
     return client.certainly_matches(peer) if certainly else client.possibly_matches(peer)
 
 
+def client_words(client: Client) -> str:
+    """The client in one line, as a file might have it."""
+    return " and ".join(map(_wanted, _single_conditions(client))) or "everybody"
+
+
 def _single_conditions(client: Client) -> list[Client]:
     """The conditions of a client, each alone."""
     nothing: dict[str, Any] = Client()._asdict()

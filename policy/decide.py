@@ -149,7 +149,7 @@ class Policy:
 
     def _allows_naming(self, path: str, peer: Peer) -> list[Entry]:
         entries = self._lookup.allows_at(path, peer)
-        return [entry for entry in entries if entry.is_literal] if _is_own_to_each_process(path) else entries
+        return [entry for entry in entries if entry.is_literal] if is_own_to_each_process(path) else entries
 
     def _matching_denies(
         self, path: str, peer: Peer, object: Object | None, rights: int, now: float | None
@@ -215,7 +215,7 @@ def _has_groups(client: Client) -> bool:
     return client.groups is not None or client.gids is not None
 
 
-def _is_own_to_each_process(path: str) -> bool:
+def is_own_to_each_process(path: str) -> bool:
     return path in _OWN_TO_EACH_PROCESS or path.startswith(_OWN_DIRECTORY)
 
 
@@ -279,7 +279,7 @@ def _is_link_to_device(entry: Entry, object: Object) -> bool:
         and entry.pattern is not None
         and not entry.pattern.recursive
         and object.path.startswith(_DEVICES)
-        and not _is_own_to_each_process(object.path)
+        and not is_own_to_each_process(object.path)
     )
 
 
