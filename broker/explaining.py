@@ -7,11 +7,13 @@ import errno
 import os
 from typing import NamedTuple
 
-from broker.found import device_systems, never_given, object_of, other_names
+from broker.devicefacts import DeviceFacts
+from broker.found import device_systems, hidden_name, never_given, object_of, other_names
 from broker.outside import Outside, outside
 from broker.records import printable
 from broker.walk import MayBlock, Walked, Walker, WalkFailed, WalkRefused
 from policy import Object, Peer, Policy, Request
+from policy.devices import any_holds
 from policy.explain import Explanation, explain, literals_to_try
 from policy.paths import shape_fault
 
@@ -31,6 +33,8 @@ class Sight(NamedTuple):
     unseen: str  # why the one who looks cannot know what it is; or nothing
     unknown: tuple[str, ...]  # what else could not be determined
     outside: Outside | None
+    linked: Walked | None = None  # what was found, where its hard links may matter
+    groups: tuple[str, ...] = ()  # the policy's groups of devices that are for it
 
 
 class Explained(NamedTuple):
@@ -50,6 +54,9 @@ def explained(policy: Policy, request: Request, peer: Peer, now: float | None = 
     Raises OSError where /proc is not mounted.
     """
     sight = _NOTHING if shape_fault(request.path) else _look(policy, request, peer, now)
+    considered = policy.consider(request, peer, now)
+    if sight.linked is not None and not sight.refusal:
+        sight = sight._replace(refusal=hidden_name(sight.linked, considered))
     explanation = explain(policy, request, peer, sight.object, now, sight.same)
     if not explanation.verdict.allowed or sight.refusal:
         return Explained(NO, explanation, sight)
@@ -70,7 +77,7 @@ def _look(policy: Policy, request: Request, peer: Peer, now: float | None) -> Si
         return _not_found(failure)
     else:
         try:
-            return _seen(walker, walked, peer, request, literals_to_try(policy, request, peer, now))
+            return _seen(policy, walker, walked, peer, request, literals_to_try(policy, request, peer, now))
         finally:
             os.close(walked.fd)
     finally:
@@ -90,7 +97,14 @@ def _is_for_want_of_rights(failure: WalkFailed) -> bool:
     return failure.errno in (errno.EACCES, errno.EPERM) and os.geteuid() != 0
 
 
-def _seen(walker: Walker, walked: Walked, peer: Peer, request: Request, literals: tuple[str, ...]) -> Sight:
+def _seen(
+    policy: Policy,
+    walker: Walker,
+    walked: Walked,
+    peer: Peer,
+    request: Request,
+    literals: tuple[str, ...],
+) -> Sight:
     same: list[str] = []
     unknown: list[str] = []
     for name in literals:
@@ -107,7 +121,7 @@ def _seen(walker: Walker, walked: Walked, peer: Peer, request: Request, literals
             for failure in others.unseen
             if _is_for_want_of_rights(failure)
         ]
-    found = object_of(walked, walked.names)
+    found = DeviceFacts(policy, shows=True).all_of(object_of(walked, walked.names), walked)
     return Sight(
         found,
         walked.status.st_rdev or None,
@@ -117,4 +131,10 @@ def _seen(walker: Walker, walked: Walked, peer: Peer, request: Request, literals
         "",
         tuple(unknown),
         outside(walker, walked, peer, request.needed),
+        walked if walked.linked_by_others else None,
+        tuple(
+            name
+            for name, selectors in sorted(policy.device_groups.items())
+            if any_holds(selectors, found.type, found.device)
+        ),
     )

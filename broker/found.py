@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from broker.walk import Walked, Walker, WalkFailed, WalkRefused
-from policy import FileType, Object
+from policy import Consideration, FileType, Object
 
 TYPES = {
     stat.S_IFREG: FileType.FILE,
@@ -81,6 +81,20 @@ def never_given(walked: Walked, kind: FileType | None, systems: frozenset[int]) 
         return "a directory fd is never handed out: it is a way to all that lies around it"
     if kind in DEVICES and walked.status.st_dev not in systems:
         return "the device node does not lie on the broker's own devtmpfs or devpts"
+    return ""
+
+
+def hidden_name(walked: Walked, considered: Consideration) -> str:
+    """Why a file with several hard links is not given, or nothing.
+
+    A pattern that denies or excepts cannot be held against names that nobody asked for. Whoever may write a directory
+    could link to a file there that such a pattern keeps back.
+    """
+    if walked.linked_by_others and considered.has_hidden_names:
+        return (
+            f"it has {walked.status.st_nlink} hard links and lies where others can make some: another of its names "
+            "may be one that a pattern denies"
+        )
     return ""
 
 

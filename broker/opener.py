@@ -5,9 +5,11 @@ Rules that this module enforces, in this order:
 2. the name is walked with O_PATH, so nothing is opened to look at it (`broker.walk`);
 3. the policy decides on the object that was found: its type, and every name that led to it;
 4. a device node counts only on devtmpfs or devpts, and a directory is never handed out;
-5. that very object is opened, not its name again, never waiting for a FIFO or a lease.
+5. that very object is opened, not its name again, never waiting for a FIFO or a lease;
+6. a device that was decided on by what sysfs and udev say of it is still that device after the open.
 
-An object is remembered only below directories that root alone can change, and until something is mounted.
+An object is remembered only below directories that root alone can change, and until something is mounted; never one
+that was decided on by what sysfs and udev say.
 Its name is then opened at once, and the fd is used only if it is the same object, of the same kind, as the
 one that was decided on.
 """
@@ -19,7 +21,8 @@ import weakref
 from collections.abc import Callable
 
 from broker.answers import reply_tail
-from broker.found import DEVICES, device_systems, never_given, object_of, other_names
+from broker.devicefacts import DeviceFacts, Seen
+from broker.found import DEVICES, device_systems, hidden_name, never_given, object_of, other_names
 from broker.hotpath import expected, open_same
 from broker.limits import PATH_BYTES
 from broker.outcome import Outcome, outcome_fields, refused
@@ -49,6 +52,7 @@ class Opener:
         self._walker = Walker()
         # Devices count from the broker's own /dev: the file system that its kernel fills.
         self._device_systems = device_systems()
+        self._facts = DeviceFacts(policy)
         self._remembering: weakref.WeakSet[Plan] = weakref.WeakSet()
 
     def close(self) -> None:
@@ -99,7 +103,8 @@ class Opener:
             return self._not_found(plan, failure)
         try:
             others = other_names(self._walker, considered.deny_literals, walked, may_block)
-            return self._open_object(plan, walked, (*walked.names, *others.same), others.settled)
+            names = (*walked.names, *others.same)
+            return self._open_object(plan, walked, names, others.settled, hidden_name(walked, considered))
         finally:
             os.close(walked.fd)
 
@@ -111,29 +116,39 @@ class Opener:
             return Outcome("deny", reason=reason if failure.links else verdict.reason)
         return Outcome("failed", rule=verdict.rule, errno=failure.errno, reason=os.strerror(failure.errno))
 
-    def _open_object(self, plan: Plan, walked: Walked, names: tuple[str, ...], settled: bool) -> Outcome:
-        found = object_of(walked, names)
+    def _open_object(
+        self, plan: Plan, walked: Walked, names: tuple[str, ...], settled: bool, hidden: str
+    ) -> Outcome:
+        seen = self._facts.of(plan.request, plan.peer, object_of(walked, names), walked)
+        found = seen.object
         verdict = self._policy.decide(plan.request, plan.peer, found, self._clock())
         device = walked.status.st_rdev if found.type in DEVICES else None
         facts = Outcome("deny", rule=verdict.rule, reason=verdict.reason, path=walked.path, device=device)
         if not verdict.allowed:
             return facts
-        never = never_given(walked, found.type, self._device_systems)
+        never = never_given(walked, found.type, self._device_systems) or hidden
         if never:
             return facts._replace(reason=never)
         flags = _open_flags(verdict.rights, plan.asked.flags)
         if flags & os.O_NOFOLLOW and walked.ends_in_link:
             return facts._replace(verdict="failed", errno=errno.ELOOP, reason="the last component is a link")
         try:
-            fd = _reopen(walked, flags)
+            fd = self._reopen(walked, flags, seen)
         except OSError as error:
             return facts._replace(
                 verdict="failed", errno=error.errno or errno.EIO, reason=error.strerror or str(error)
             )
         outcome = facts._replace(verdict="allow", fd=fd, rights=verdict.rights)
-        if settled:
+        if settled and seen.settled:
             self._remember(plan, walked, flags, outcome)
         return outcome
+
+    def _reopen(self, walked: Walked, flags: int, seen: Seen) -> int:
+        fd = _reopen(walked, flags)
+        if not self._facts.is_still(seen):
+            os.close(fd)
+            raise OSError(errno.ESTALE, "the device is another one by now")
+        return fd
 
     def _remember(self, plan: Plan, walked: Walked, flags: int, outcome: Outcome) -> None:
         if not walked.guarded or walked.names:

@@ -73,6 +73,8 @@ class Walked(NamedTuple):
     link_guarded: bool  # and only root could have made it
     filesystem: int  # the magic number of statfs(2)
     guarded: bool  # no link, and only root can change a name on the way
+    # A file with several hard links, where others than root and this process's user can make some.
+    linked_by_others: bool = False
 
 
 class _Directory(NamedTuple):
@@ -239,12 +241,19 @@ class _Walk:
             self._link_guarded,
             filesystem,
             guarded,
+            stat.S_ISREG(status.st_mode) and status.st_nlink > 1 and _is_open_to_others(self._stack[-1].fd),
         )
 
 
 def _guarded(status: os.stat_result) -> bool:
     """Whether only root can change what lies in this directory, or mount over this file."""
     return status.st_uid == 0 and not status.st_mode & _WRITABLE_BY_OTHERS
+
+
+def _is_open_to_others(directory: int) -> bool:
+    """Whether others than root and this process's own user can write there."""
+    status = os.fstat(directory)
+    return status.st_uid not in (0, os.geteuid()) or bool(status.st_mode & _WRITABLE_BY_OTHERS)
 
 
 def _normal(name: bytes) -> str:

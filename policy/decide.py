@@ -21,7 +21,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Mapping
 
 from .clients import Client, Peer
-from .devices import DEVICE_TYPES, any_holds
+from .devices import DEVICE_TYPES, DeviceSelector, any_holds
 from .lookup import Entry, RuleLookup
 from .paths import shape_fault, split
 from .problems import shown
@@ -37,11 +37,19 @@ _DEVICES = "/dev/"
 class Policy:
     """A set of rules that loaded. It never changes; the order of its sources left no trace in it."""
 
-    def __init__(self, rules: Iterable[Rule], sockets: Mapping[str, SocketDeclaration], digest: str) -> None:
+    def __init__(
+        self,
+        rules: Iterable[Rule],
+        sockets: Mapping[str, SocketDeclaration],
+        digest: str,
+        device_groups: Mapping[str, tuple[DeviceSelector, ...]] | None = None,
+    ) -> None:
         self.rules: tuple[Rule, ...] = tuple(sorted(rules, key=lambda rule: rule.id))
         """Every rule, by id."""
         self.sockets: Mapping[str, SocketDeclaration] = dict(sockets)
         """The declared sockets by name."""
+        self.device_groups = dict(device_groups or {})
+        """The declared groups of devices by name: of each, selectors any of which will do."""
         self.digest = digest
         """A short hexadecimal name of the sources."""
         mentioned = [client for rule in self.rules for client in rule.clients + rule.except_clients]
@@ -72,6 +80,11 @@ class Policy:
             _has_groups(client) for rule in self.rules for client in _narrowing(rule)
         )
         """Whether a rule narrows by group, so that the account database's groups are looked at."""
+        selectors = [selector for rule in self.rules for selector in rule.selectors]
+        self.needs_devices = any(selector.needs_facts for selector in selectors)
+        """Whether a rule asks more of a device than its kind and number, so that Object.device is looked at."""
+        self.attributes = frozenset(name for selector in selectors for name, _ in selector.attributes)
+        """The names of the sysfs attributes that a rule mentions."""
         self.ends: tuple[int, ...] = tuple(
             sorted({rule.until for rule in self.rules if rule.until is not None})
         )
@@ -103,7 +116,14 @@ class Policy:
             return Consideration(self._default(request.path, peer, needed, now))
         roots = [entry.pattern.literal_root for entry in candidates if entry.pattern is not None]
         literals = self._lookup.deny_literals(peer, needed | optional, now)
-        return Consideration(None, max(roots, key=len), _with_literal_exceptions(literals, candidates, peer))
+        excepts = [pattern for entry in candidates for pattern in entry.rule.except_paths]
+        return Consideration(
+            None,
+            max(roots, key=len),
+            _with_literal_exceptions(literals, candidates, peer),
+            not all(pattern.literal for pattern in excepts)
+            or self._lookup.denies_by_pattern(peer, needed | optional, now),
+        )
 
     def decide(
         self, request: Request, peer: Peer, object: Object | None, now: float | None = None
@@ -122,9 +142,9 @@ class Policy:
             denied |= int(rule.rights)
             if denied & needed:
                 return _denied_by(rule)
-        allows = self._candidates(request.path, peer, needed, now)
+        allows = self._candidates(request.path, peer, needed, now, object)
         if not allows:
-            return self._default(request.path, peer, needed, now)
+            return self._default(request.path, peer, needed, now, object)
         if object is not None:
             allows = self._matching_object(allows, object, peer)
             if not allows:
@@ -136,19 +156,28 @@ class Policy:
         allows = [_as_read_by(peer, rule) for rule in self._lookup.allows_for(peer) if not rule.is_over(now)]
         return [rule for rule in allows if rule.paths]
 
-    def _candidates(self, path: str, peer: Peer, needed: int, now: float | None) -> list[Entry]:
-        """Return the allows that give the needed rights to `peer` for the asked path."""
+    def needs_device_facts(self, request: Request, peer: Peer, object: Object) -> bool:
+        """Tell whether decide() may come to another verdict when `object` has its Device, beyond its number."""
+        return self._lookup.asks_for_facts(object, request.path, peer)
+
+    def _candidates(
+        self, path: str, peer: Peer, needed: int, now: float | None, object: Object | None = None
+    ) -> list[Entry]:
+        """Return the allows that give the needed rights to `peer` for the asked path.
+
+        With an object those that name devices are for it; without one they are for some.
+        """
         return [
             entry
-            for entry in self._allows_naming(path, peer)
+            for entry in self._allows_naming(path, peer, object)
             if not needed & ~entry.rights
             and not entry.rule.is_over(now)
             and not _is_excepted(entry.rule, (path,), peer)
             and entry.admits(peer)
         ]
 
-    def _allows_naming(self, path: str, peer: Peer) -> list[Entry]:
-        entries = self._lookup.allows_at(path, peer)
+    def _allows_naming(self, path: str, peer: Peer, object: Object | None) -> list[Entry]:
+        entries = self._lookup.allows_at(path, peer, object)
         return [entry for entry in entries if entry.is_literal] if is_own_to_each_process(path) else entries
 
     def _matching_denies(
@@ -167,11 +196,20 @@ class Policy:
                     and not _is_excepted(rule, (name,), peer)
                 ):
                     found[rule.id] = rule
+        for rule, listed, _ in self._lookup.device_denies(object, peer) if object is not None else ():
+            if (
+                listed & rights
+                and not rule.is_over(now)
+                and _denies_type(rule, object)
+                and _device_holds(rule, object) is not False
+                and not all(_is_excepted(rule, (name,), peer) for name in names)
+            ):
+                found[rule.id] = rule
         return [found[id] for id in sorted(found)]
 
     def _matching_object(self, candidates: list[Entry], object: Object, peer: Peer) -> list[Entry]:
         """Return those of `candidates` that match what the asked path led to as well."""
-        by_resolved_path = {entry.rule.id for entry in self._allows_naming(object.path, peer)}
+        by_resolved_path = {entry.rule.id for entry in self._allows_naming(object.path, peer, object)}
         return [
             entry
             for entry in candidates
@@ -181,9 +219,11 @@ class Policy:
             and not _is_excepted(entry.rule, (object.path, *object.names), peer)
         ]
 
-    def _default(self, path: str, peer: Peer, needed: int, now: float | None) -> Verdict:
+    def _default(
+        self, path: str, peer: Peer, needed: int, now: float | None, object: Object | None = None
+    ) -> Verdict:
         """Return the refusal for want of an allow, and say how far the nearest ones came."""
-        named = self._allows_naming(path, peer)
+        named = self._allows_naming(path, peer, object)
         if not named:
             return _lacking(needed, "none names this path")
         named = [entry for entry in named if not entry.rule.is_over(now)]

@@ -19,7 +19,7 @@ DEVICE_TYPES = frozenset((FileType.CHAR, FileType.BLOCK))
 
 # Where a device is that was attached to none: sd-login(3).
 FIRST_SEAT = "seat0"
-_SEAT_PROPERTY = "ID_SEAT"
+SEAT_PROPERTY = "ID_SEAT"
 
 DeviceNumber = tuple[int, int | None]
 """A major number, and a minor one or None for all of them."""
@@ -63,6 +63,13 @@ class DeviceSelector(NamedTuple):
         if self.seats is not None:
             yield "seat", DeviceSelector(seats=self.seats)
 
+    @property
+    def needs_facts(self) -> bool:
+        """Whether more than a device's kind and number is asked for."""
+        return bool(
+            self.properties or self.attributes or self.subsystems is not None or self.seats is not None
+        )
+
     def holds(self, kind: FileType | None, device: Device | None) -> bool | None:
         """Tell whether it is for the object of that kind; None where that depends on what is not known."""
         if kind is not None and kind not in DEVICE_TYPES:
@@ -89,7 +96,7 @@ class DeviceSelector(NamedTuple):
                 yield None
             else:
                 if self.seats is not None:
-                    yield _is_one(self.seats, properties.get(_SEAT_PROPERTY) or FIRST_SEAT)
+                    yield _is_one(self.seats, properties.get(SEAT_PROPERTY) or FIRST_SEAT)
                 for name, values in self.properties:
                     yield _is_one(values, properties.get(name, ""))
         if self.attributes:

@@ -12,6 +12,7 @@ from typing import NamedTuple, TypeVar
 from .clients import DEFAULT_SOCKET, Client, Clients
 from .decide import Policy
 from .devices import DeviceSelector
+from .lookup import BELOW_DEV
 from .patterns import parse_pattern
 from .problems import FileReport, PolicyError, Report, did_you_mean
 from .rules import ALLOW, Rule, SocketDeclaration, Source
@@ -39,7 +40,7 @@ except ImportError:
 _DIGEST_DIGITS = 12
 
 # What an allow is for that names devices and no paths. A deny of devices is for them wherever they lie.
-_BELOW_DEV = (parse_pattern("/dev/**"),)
+_BELOW_DEV = (parse_pattern(BELOW_DEV),)
 
 Declared = TypeVar("Declared")
 
@@ -69,7 +70,7 @@ def load_set(sources: Iterable[Source]) -> PolicySet:
     rules = linker.linked_rules(tiers.unmasked(declarations.rules, declarations.masks))
     if report.problems:
         raise PolicyError(report.problems)
-    policy = Policy(rules, linker.sockets, _digest(files))
+    policy = Policy(rules, linker.sockets, _digest(files), linker.devices)
     return PolicySet(policy, tuple(tiers.masked), tuple(tiers.redefined))
 
 
@@ -84,7 +85,7 @@ class _Linker:
             name: self._linked_client(client)
             for name, client in tiers.by_name("client", declarations.clients).items()
         }
-        self._devices = tiers.by_name("device group", declarations.devices)
+        self.devices = tiers.by_name("device group", declarations.devices)
         named = [rule.name for rule in declarations.rules if rule.name is not None]
         tiers.by_name("rule", [(name._replace(text=rule_id(name)), name) for name in named])
 
@@ -142,7 +143,7 @@ class _Linker:
         groups = [
             (reference,)
             if isinstance(reference, DeviceSelector)
-            else self._known(reference, self._devices, "device group")
+            else self._known(reference, self.devices, "device group")
             for reference in references
         ]
         return tuple(selector for group in groups for selector in group or ())

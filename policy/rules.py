@@ -62,6 +62,12 @@ class Rule(NamedTuple):
     accept: frozenset[str] = frozenset()
     """Codes of findings that the administrator takes on for this rule."""
 
+    @property
+    def selectors(self) -> tuple[DeviceSelector, ...]:
+        """Every selector that the rule mentions."""
+        own = () if self.device is None else (self.device,)
+        return (*own, *(self.devices or ()), *self.except_devices)
+
     def is_over(self, now: float | None) -> bool:
         """Tell whether the rule ended. At an unknown time an allow did and a deny did not."""
         if self.until is None:
@@ -114,3 +120,5 @@ class Consideration(NamedTuple):
     deny_literals: tuple[str, ...] = ()
     """Paths that may be names of the same object, whatever path was asked for: the broker adds those that are
     to Object.names."""
+    has_hidden_names: bool = False
+    """Whether the object may have a name that is denied or excepted by a pattern, so that it cannot be looked for."""

@@ -23,6 +23,10 @@ _NR_LANDLOCK_RESTRICT_SELF = 446
 _NR_SECCOMP = {"x86_64": 317, "aarch64": 277}
 
 AT_FDCWD = -100
+_AT_EMPTY_PATH = 0x1000
+
+# linux/stat.h
+_STATX_BTIME = 0x800
 
 # linux/openat2.h
 RESOLVE_NO_XDEV = 0x01
@@ -117,6 +121,31 @@ def fstatfs_type(fd: int) -> int:
         raise failed(f"fstatfs({fd})")
     magic: int = answer.f_type
     return magic & 0xFFFFFFFF
+
+
+class _StatX(ctypes.Structure):
+    """struct statx of statx(2), as far as it is needed; the tail is room for the rest."""
+
+    _fields_ = (
+        ("stx_mask", ctypes.c_uint32),
+        ("before", ctypes.c_byte * 76),
+        ("stx_btime_sec", ctypes.c_int64),
+        ("stx_btime_nsec", ctypes.c_uint32),
+        ("after", ctypes.c_byte * 164),
+    )
+
+
+def statx_birth(fd: int) -> int | None:
+    """When the object behind `fd` (O_PATH will do) was made, in ns since 1970; None where nobody keeps that.
+
+    See statx(2); tmpfs and devtmpfs keep it since Linux 5.19.
+    """
+    buffer = _StatX()
+    if libc.statx(fd, b"", _AT_EMPTY_PATH, _STATX_BTIME, ctypes.byref(buffer)) != 0:
+        raise failed(f"statx({fd}, STATX_BTIME)")
+    if not buffer.stx_mask & _STATX_BTIME:
+        return None
+    return int(buffer.stx_btime_sec) * 1_000_000_000 + int(buffer.stx_btime_nsec)
 
 
 def close_range(first: int, last: int) -> None:

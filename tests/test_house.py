@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 MAY_IMPORT = {
     "policy": {"policy", "msgspec", "yaml", "_sha2"},  # the last is CPython's, since 3.12
     "sandboxed": {"sandboxed", "prctl"},
-    "broker": {"broker", "policy", "sandboxed", "msgspec", "prctl"},
+    "broker": {"broker", "policy", "sandboxed", "msgspec", "prctl", "pyudev"},
 }
 
 # A decision depends on its arguments alone: policy/ has no door to the machine it runs on.

@@ -5,6 +5,7 @@ from typing import Any
 
 from broker.explaining import NOT_KNOWN, YES, Explained
 from policy import Object, Peer, Rule, Verdict, rights_words
+from policy.devices import Device
 from policy.explain import Explanation, Near
 
 # Near rules that are shown; --json has all of them.
@@ -42,7 +43,8 @@ def _object_rows(explained: Explained) -> list[tuple[str, str]]:
     if sight.object is None:
         why = sight.unseen or sight.failure or sight.refusal or "not looked for"
         return [("object", f"{request.path}: {why}")]
-    rows = [("object", object_words(sight.object, sight.device))]
+    groups = f" = devices {', '.join(sight.groups)}" if sight.groups else ""
+    rows = [("object", f"{object_words(sight.object, sight.device)}{groups}")]
     if sight.object.path != request.path:
         rows.insert(0, ("asked", request.path))
     more = [
@@ -52,9 +54,22 @@ def _object_rows(explained: Explained) -> list[tuple[str, str]]:
 
 
 def object_words(found: Object, device: int | None) -> str:
-    """Its path, its type, and a device's number."""
+    """Its path, its type, and of a device its number, subsystem, and what udev knows it by."""
     number = f" {os.major(device)}:{os.minor(device)}" if device is not None else ""
-    return f"{found.path} {found.type.value if found.type else 'of unknown type'}{number}"
+    facts = "" if found.device is None else device_words(found.device)
+    return f"{found.path} {found.type.value if found.type else 'of unknown type'}{number}{facts}"
+
+
+def device_words(device: Device) -> str:
+    """A device's subsystem, vendor and product, and serial number, each after a space."""
+    words = [device.subsystem or ""]
+    if device.properties is None:
+        words.append("(not known to udev)" if device.subsystem is not None else "")
+    else:
+        of = device.properties.get
+        words.append(f"{of('ID_VENDOR_ID', '')}:{of('ID_MODEL_ID', '')}".strip(":"))
+        words.append(of("ID_SERIAL_SHORT", "") or of("ID_SERIAL", ""))
+    return "".join(f" {word}" for word in words if word)
 
 
 def peer_words(peer: Peer) -> str:
@@ -190,6 +205,9 @@ def _object_json(explained: Explained) -> dict[str, Any] | None:
         "type": found.type.value if found.type else None,
         "device": None if device is None else f"{os.major(device)}:{os.minor(device)}",
         "names": [*dict.fromkeys((*found.names, *explained.sight.same))],
+        "subsystem": found.device.subsystem if found.device is not None else None,
+        "udev": found.device.properties if found.device is not None else None,
+        "groups": list(explained.sight.groups),
     }
 
 

@@ -172,6 +172,9 @@ def test_command_tells_everything_as_json(things: Path) -> None:
         "type": "file",
         "device": None,
         "names": [f"{things}/file"],
+        "subsystem": None,
+        "udev": None,
+        "groups": [],
     }
     assert shown["rule"] == {"id": "rules/all", "file": "rules.yaml", "line": 3}
     assert shown["near"][0]["misses"] == [{"condition": "lacks", "how": "truncate"}]

@@ -364,6 +364,57 @@ def test_file_is_denied_when_it_is_asked_for_by_a_hard_link(
     assert stat.S_ISREG(gets(broker, shared / "other").st_mode)
 
 
+@pytest.mark.parametrize(
+    ("rules", "given"),
+    [
+        ([], True),
+        (['name: no, deny: all, paths: ["{place}/kept/*"]'], False),
+        (['name: no, deny: all, paths: ["{place}/kept/*"], type: [char, file]'], False),
+        (['name: no, deny: all, paths: ["{place}/kept/*"], type: char'], True),
+        (['name: no, deny: write, paths: ["{place}/kept/*"]'], True),
+        (['name: no, deny: all, paths: ["{place}/kept/*"], clients: [{{uid: "4000000000"}}]'], True),
+        (['name: no, deny: all, paths: ["{place}/kept/*"], until: 2020-01-01T00:00Z'], True),
+        (
+            ["name: no, deny: all, paths: [{place}/another]"],
+            True,
+        ),  # that can be looked at, and is another file
+    ],
+)
+def test_file_with_several_links_is_denied_when_a_pattern_may_mean_it(
+    start_broker: Start, place: Path, shared: Path, rules: list[str], given: bool
+) -> None:
+    """Who writes a directory links a file there that a pattern keeps back; the name kept back is not asked for."""
+    (place / "kept").mkdir()
+    (place / "kept/file").write_text("kept")
+    (place / "another").write_text("another")
+    (shared / "single").write_text("single")
+    (shared / "directory").mkdir(mode=0o755)
+    for directory in (shared, shared / "directory"):
+        os.link(place / "kept/file", directory / "hard")
+    broker = start_broker(
+        policy(allow("shared", f"{shared}/**"), *(rule.format(place=place) for rule in rules))
+    )
+    if given:
+        assert stat.S_ISREG(gets(broker, shared / "hard").st_mode)
+    else:
+        assert refusal(broker, shared / "hard") == DENIED
+        assert "hard links" in broker.records(event="open", path=f"{shared}/hard")[0]["reason"]
+    assert gets(broker, shared / "single").st_nlink == 1
+    # Nobody but root and the broker's own user could have made this one.
+    assert stat.S_ISREG(gets(broker, shared / "directory/hard").st_mode)
+
+
+def test_file_with_several_links_is_denied_when_an_exception_may_mean_it(
+    start_broker: Start, place: Path, shared: Path
+) -> None:
+    (shared / "kept").mkdir()
+    (shared / "kept/file").write_text("kept")
+    os.link(shared / "kept/file", shared / "hard")
+    excepting = f'{allow("shared", f"{shared}/**")}, except_paths: ["{shared}/kept/*"]'
+    broker = start_broker(policy(excepting, allow("other", f"{place}/*")))
+    assert refusal(broker, shared / "hard") == DENIED
+
+
 def test_file_is_denied_when_a_name_on_the_walk_is(start_broker: Start, shared: Path) -> None:
     broker = start_broker(
         policy(allow("shared", f"{shared}/**"), f'name: no, deny: all, paths: ["{shared}/closed/**"]')

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from policy import FileType, Object, Peer, Request, Rights, parse_rights
+from policy.devices import Device
+from tests.policy.strategies import GROUPS
 
 # The moments that the strategies use, written out here once more.
 SECONDS = {"1970-01-01T00:01Z": 60, "1970-01-01T01:02+01:00": 120, "1969-12-31T23:00:59-01:01": 119}
@@ -113,9 +115,75 @@ def names(patterns: Sequence[str], path: str, peer: Peer) -> list[str]:
     ]
 
 
+def one_of(values: Any, known: str | None) -> bool | None:
+    if known is None:
+        return None
+    return known != "" and any(fnmatch.fnmatchcase(known, str(one)) for one in listed(values))
+
+
+def everything(truths: list[bool | None]) -> bool | None:
+    return False if False in truths else None if None in truths else True
+
+
+def something(truths: list[bool | None]) -> bool | None:
+    return True if True in truths else None if None in truths else False
+
+
+def selector_holds(selector: dict[str, Any], found: Object) -> bool | None:
+    if found.type is not None and found.type not in (FileType.CHAR, FileType.BLOCK):
+        return False
+    device = found.device or Device()
+    truths: list[bool | None] = [None if found.type is None else True]
+    if "type" in selector and found.type is not None:
+        truths.append(found.type.value in listed(selector["type"]))
+    if "device" in selector:
+        number = None if device.number is None else ":".join(map(str, device.number))
+        truths.append(one_of(selector["device"], number))
+    if "subsystem" in selector:
+        truths.append(one_of(selector["subsystem"], device.subsystem))
+    known = device.properties
+    if "seat" in selector:
+        truths.append(one_of(selector["seat"], None if known is None else known.get("ID_SEAT") or "seat0"))
+    for name, values in selector.get("udev", {}).items():
+        truths.append(one_of(values, None if known is None else known.get(name, "")))
+    if "attrs" in selector:
+        wanted = selector["attrs"].items()
+        chain = device.attributes
+        truths.append(
+            None
+            if chain is None
+            else something(
+                [everything([one_of(values, one.get(name, "")) for name, values in wanted]) for one in chain]
+            )
+        )
+    return everything(truths)
+
+
+def group_holds(names: list[Any], found: Object) -> bool | None:
+    groups = [listed(GROUPS[one]) if isinstance(one, str) else [one] for one in names]
+    return something([selector_holds(one, found) for group in groups for one in group])
+
+
+def devices_hold(rule: dict[str, Any], found: Object) -> bool | None:
+    truths: list[bool | None] = []
+    own = {key: rule[key] for key in ("device", "subsystem", "udev", "attrs", "seat") if key in rule}
+    if own:
+        truths.append(selector_holds(own, found))
+    if "devices" in rule:
+        truths.append(group_holds(rule["devices"], found))
+    if "except_devices" in rule:
+        excepted = group_holds(rule["except_devices"], found)
+        truths.append(None if excepted is None else not excepted)
+    return everything(truths)
+
+
+def paths_of(rule: dict[str, Any]) -> list[str]:
+    return list(rule.get("paths", ["/dev/**"]))
+
+
 def allow_matches(rule: dict[str, Any], request: Request, peer: Peer, found: Object) -> bool:
-    types = [FileType(word) for word in rule.get("type", ["file"])]
-    asked = names(rule["paths"], request.path, peer)
+    types = [FileType(word) for word in rule.get("type", ["file"] if "paths" in rule else ["char", "block"])]
+    asked = names(paths_of(rule), request.path, peer)
     is_own = found.path in OWN or found.path.startswith("/dev/fd/")
     link = (
         found.last_link
@@ -128,7 +196,8 @@ def allow_matches(rule: dict[str, Any], request: Request, peer: Peer, found: Obj
     return (
         bool(asked)
         and found.type in types
-        and (bool(names(rule["paths"], found.path, peer)) or link)
+        and devices_hold(rule, found) is True
+        and (bool(names(paths_of(rule), found.path, peer)) or link)
         and not any(
             any_path(rule.get("except_paths", []), one, peer, narrows=True)
             for one in (request.path, found.path, *found.names)
@@ -147,6 +216,7 @@ def deny_matches(rule: dict[str, Any], request: Request, peer: Peer, found: Obje
             for one in (request.path, found.path, *found.names)
         )
         and (not types or found.type is None or found.type in types)
+        and devices_hold(rule, found) is not False
         and ("clients" not in rule or clients_hold(rule["clients"], peer, narrows=True))
         and not clients_hold(rule.get("except_clients", []), peer, narrows=False)
     )

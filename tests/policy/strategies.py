@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from hypothesis import strategies as st
 
 from policy import FileType, Object, Peer, Policy, Request, Source, Verdict, load, parse_rights
+from policy.devices import Device
 
 RuleText = dict[str, Any]
 
@@ -47,6 +48,23 @@ CLIENTS: list[Any] = [
     {"exe": "/bin/a", "user": "mia"},
     "any",
 ]
+# Devices that meet these selectors now and then, or are not known to.
+SELECTORS: list[dict[str, Any]] = [
+    {"subsystem": "tty"},
+    {"subsystem": ["usb", "t*"], "device": ["1:0", "1:1"]},
+    {"device": "1:*"},
+    {"udev": {"BUS": "usb"}},
+    {"udev": {"BUS": "usb", "SERIAL": ["A*", "B"]}, "type": "char"},
+    {"udev": {"SERIAL": "A1"}, "type": ["char", "block"]},
+    {"attrs": {"vendor": "0403", "product": "60*"}},
+    {"attrs": {"vendor": "0403"}, "udev": {"SERIAL": "*"}},
+    {"seat": "seat0"},
+    {"seat": ["seat1", "seat[2-9]"], "subsystem": "tty"},
+]
+GROUPS = {
+    "adapters": [{"udev": {"BUS": "usb"}}, {"subsystem": "tty", "type": "char"}],
+    "a1": {"udev": {"SERIAL": "A1"}},
+}
 
 
 def subsets(values: Sequence[Any], least: int, most: int) -> list[list[Any]]:
@@ -57,6 +75,10 @@ def subsets(values: Sequence[Any], least: int, most: int) -> list[list[Any]]:
 paths = st.sampled_from(PATHS)
 pattern_lists = st.sampled_from(subsets([*PATHS, *GLOBS, "/**", "/*/a", "/srv/*/b", "/*/*", *VARYING], 1, 2))
 client_lists = st.sampled_from(subsets(CLIENTS, 1, 2))
+own_device_keys = st.sampled_from(
+    [{key: value for key, value in one.items() if key != "type"} for one in SELECTORS]
+)
+device_lists = st.sampled_from(subsets([*SELECTORS, *GROUPS], 1, 2))
 optional_rights = st.sampled_from(subsets(OPEN_WORDS, 0, 4)).map(parse_rights)
 wanted_rights = st.sampled_from(subsets([*OPEN_WORDS, "append"], 1, 5)).map(parse_rights)
 
@@ -74,7 +96,22 @@ def rules(action: str) -> st.SearchStrategy[RuleText]:
         "until": st.sampled_from(list(MOMENTS)),
     }
     (mandatory if is_allow else optional).update(clients=client_lists, paths=pattern_lists)
-    return st.fixed_dictionaries(mandatory, optional=optional)
+    plain = st.fixed_dictionaries(mandatory, optional=optional)
+    device_types = st.sampled_from(subsets(["char", "block"], 1, 2))
+    kept = {key: value for key, value in mandatory.items() if key != "paths"}
+    of_devices = st.fixed_dictionaries(
+        {**kept, "devices": device_lists},
+        optional={**optional, "type": device_types, "except_devices": device_lists},
+    )
+    with_own_keys = st.builds(
+        lambda rule, own: {**rule, **own},
+        st.fixed_dictionaries(
+            {**kept, "paths": pattern_lists, "type": device_types},
+            optional={"devices": device_lists, "except_devices": device_lists, "except_paths": pattern_lists},
+        ),
+        own_device_keys,
+    )
+    return st.one_of(plain, plain, plain, of_devices, with_own_keys)
 
 
 allows = rules("allow")
@@ -86,9 +123,10 @@ def named(texts: Sequence[RuleText]) -> list[RuleText]:
     return [{"name": f"r{number}", **text} for number, text in enumerate(texts)]
 
 
-def source(texts: Sequence[RuleText], name: str = "10-test.yaml") -> Source:
-    """A policy file with these rules; JSON is YAML."""
-    return Source(name, json.dumps({"version": "1", "rules": list(texts)}))
+def source(texts: Sequence[RuleText], name: str = "10-test.yaml", declares: bool = True) -> Source:
+    """A policy file with these rules, which `declares` the groups of devices too; JSON is YAML."""
+    groups = GROUPS if declares else {}
+    return Source(name, json.dumps({"version": "1", "devices": groups, "rules": list(texts)}))
 
 
 def policy_of(texts: Sequence[RuleText]) -> Policy:
@@ -117,6 +155,31 @@ peers = st.builds(
     unit=st.sampled_from([None, "", "web.service", "db.service"]),
     exe=st.sampled_from([None, "/bin/a", "/bin/b"]),
     label=st.sampled_from([None, "web_t", "x_t"]),
+)
+devices = st.builds(
+    Device,
+    number=st.sampled_from([None, (1, 0), (1, 1), (2, 0)]),
+    subsystem=st.sampled_from([None, "", "tty", "usb"]),
+    properties=st.sampled_from(
+        [
+            None,
+            {},
+            {"BUS": "usb"},
+            {"BUS": "usb", "SERIAL": "A1"},
+            {"SERIAL": "B", "ID_SEAT": "seat1"},
+            {"BUS": "usb", "SERIAL": "", "ID_SEAT": "seat2"},
+        ]
+    ),
+    attributes=st.sampled_from(
+        [
+            None,
+            (),
+            ({"vendor": "0403"}, {"product": "6001"}),
+            ({}, {"vendor": "0403", "product": "6001"}),
+            ({"vendor": None}, {"product": "6001", "vendor": "1"}),
+            ({"vendor": "0403", "product": None},),
+        ]
+    ),
 )
 times = st.sampled_from([None, 0.0, 59.5, 60.0, 119.5, 120.0, 1e9])
 requests = st.builds(Request, paths, wanted_rights, optional_rights)
@@ -147,6 +210,7 @@ def situations(draw: st.DrawFn) -> Situation:
             type=st.sampled_from([FileType.FILE, FileType.FILE, FileType.CHAR, FileType.BLOCK, None]),
             names=st.sampled_from(subsets(PATHS, 0, 1)).map(tuple),
             last_link=st.booleans(),
+            device=st.one_of(st.none(), devices),
         )
     )
     return Situation(request, draw(peers), found, draw(times))
@@ -178,7 +242,9 @@ class TieredFile(NamedTuple):
     mask: list[str]
 
     def source(self) -> Source:
-        text = {"version": "1", "mask": self.mask, "rules": self.rules}
+        # The groups of devices are declared once in a set, by the file that declares the clients.
+        groups = GROUPS if self.name == "00-lab.yaml" else {}
+        text = {"version": "1", "mask": self.mask, "rules": self.rules, "devices": groups}
         return Source(
             self.name, json.dumps({**text, "clients": {"lab": self.lab} if self.lab else {}}), self.tier
         )

@@ -21,6 +21,7 @@ from policy import (
     load_set,
     parse_rights,
 )
+from policy.devices import Device
 from tests.policy import oracle
 from tests.policy.strategies import (
     MOMENTS,
@@ -31,6 +32,7 @@ from tests.policy.strategies import (
     allows,
     client_lists,
     denies,
+    devices,
     granted,
     named,
     optional_rights,
@@ -127,7 +129,7 @@ def test_law_1_order_of_rules_changes_nothing(case: Case, random: Any) -> None:
 @given(granted(), st.integers(0, 5))
 def test_law_1_order_of_files_changes_nothing(case: Case, cut: int) -> None:
     rules, situation = case
-    files = [source(rules[:cut], "10-first.yaml"), source(rules[cut:], "20-second.yaml")]
+    files = [source(rules[:cut], "10-first.yaml"), source(rules[cut:], "20-second.yaml", declares=False)]
     one, other = load(files), load(reversed(files))
     assert one.digest == other.digest
     assert one.rules == other.rules
@@ -189,7 +191,7 @@ def test_law_1_order_within_and_between_tiers_changes_nothing(case: TieredCase, 
 def test_law_10_deny_of_any_tier_never_grants(case: TieredCase, deny: RuleText, tier: int) -> None:
     files, situation = case
     sources = [file.source() for file in files]
-    more = [*sources, source(named([deny]), "99-deny.yaml")._replace(tier=tier)]
+    more = [*sources, source(named([deny]), "99-deny.yaml", declares=False)._replace(tier=tier)]
     assert situation.decided_by(load(more)).allowed <= situation.decided_by(load(sources)).allowed
 
 
@@ -328,6 +330,30 @@ def test_law_3_type_that_is_unknown_is_denied_by_a_deny_of_any_type(case: Case, 
     unknown = replace(situation, object=replace(situation.object, type=None))
     verdicts = [unknown.decided_by(policy_of(named([rules[0], one]))) for one in (typed, untyped)]
     assert verdicts[0].reason == verdicts[1].reason
+
+
+@given(granted(), st.sets(st.sampled_from(Device._fields), min_size=1))
+def test_law_3_fact_about_a_device_that_is_unknown_never_grants(case: Case, forgotten: set[str]) -> None:
+    rules, situation = case
+    unknown: dict[str, Any] = dict.fromkeys(forgotten)
+    device = situation.object.device
+    for ignorant in (None, None if device is None else replace(device, **unknown)):
+        seen = replace(situation, object=replace(situation.object, device=ignorant))
+        assert seen.allowed_by(rules) <= situation.allowed_by(rules)
+
+
+@given(granted(), devices)
+def test_law_3_facts_that_are_not_needed_change_nothing(case: Case, device: Device) -> None:
+    rules, situation = case
+    known = situation.object.device
+    number = Device(None if known is None else known.number)
+    plain = replace(situation, object=replace(situation.object, device=number))
+    policy = policy_of(rules)
+    if policy.needs_device_facts(situation.request, situation.peer, plain.object):
+        return
+    full = replace(device, number=number.number)
+    facts = replace(situation, object=replace(situation.object, device=full))
+    assert plain.decided_by(policy) == facts.decided_by(policy)
 
 
 # Sentence 4
