@@ -40,6 +40,11 @@ _WIDER_FACTS = {
 }
 
 
+def client_words(client: Client) -> str:
+    """What a client wants, as the file has it: "group lab and unit web.service"."""
+    return " and ".join(_wanted(one) for one in _single_conditions(client)) or "everybody"
+
+
 def missed_clients(clients: Clients, peer: Peer, narrows: bool) -> str:
     """What each of the clients wants that the peer does not have."""
     return "; or ".join(dict.fromkeys(_which_client(client, peer, narrows) for client in clients))
@@ -77,11 +82,6 @@ def _how_it_holds(condition: Client, peer: Peer) -> str:
 
 def _matches(client: Client, peer: Peer, certainly: bool) -> bool:
     return client.certainly_matches(peer) if certainly else client.possibly_matches(peer)
-
-
-def client_words(client: Client) -> str:
-    """The client in one line, as a file might have it."""
-    return " and ".join(map(_wanted, _single_conditions(client))) or "everybody"
 
 
 def _single_conditions(client: Client) -> list[Client]:

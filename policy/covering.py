@@ -44,7 +44,12 @@ _ALIKE = tuple(field for field in Rule._fields if field not in ("id", "file", "l
 def gives_nothing(rule: Rule) -> bool:
     """Tell whether the allow, narrowed(), never matches: its own conditions leave nothing."""
     selects = rule.device is not None or rule.devices is not None
-    return not rule.types or (selects and not rule.types & DEVICE_TYPES) or not rule.clients or not rule.paths
+    return (
+        not rule.types
+        or (selects and not rule.types & DEVICE_TYPES)
+        or not rule.clients
+        or not (rule.paths or _addresses(rule))
+    )
 
 
 def narrowed(rule: Rule) -> Rule:
@@ -202,11 +207,20 @@ def _names_within(inner: Rule, outer: Rule) -> bool:
 
 
 def _others_equal(one: Rule, other: Rule) -> bool:
-    return all(getattr(one, field) == getattr(other, field) for field in _UNKNOWN)
+    return _addresses(one) == _addresses(other) and all(
+        getattr(one, field) == getattr(other, field) for field in _UNKNOWN
+    )
 
 
 def _others_absent(rule: Rule) -> bool:
-    return all(getattr(rule, field) == Rule._field_defaults.get(field) for field in _UNKNOWN)
+    return not _addresses(rule) and all(
+        getattr(rule, field) == Rule._field_defaults.get(field) for field in _UNKNOWN
+    )
+
+
+def _addresses(rule: Rule) -> object:
+    """What the rule listens at, where this version knows such rules: they are for no path."""
+    return getattr(rule.terms, "addresses", ())
 
 
 _UNKNOWN = tuple(field for field in Rule._fields if field not in _COMPARED | _NO_CONDITION)

@@ -123,7 +123,7 @@ class _Comparison:
             whole_rule,
             Rights(rights),
             tuple(covers),
-            tuple(gone),
+            tuple(gone if witness is None else (one for one in gone if not paths_apart(one, rule))),
             (),
             NOT_DECIDED if witness is None else BY_RULES,
             witness,

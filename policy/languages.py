@@ -219,7 +219,12 @@ def _representatives(ranges: Iterable[Ranges]) -> list[int]:
             cuts |= {low, high + 1}
     ordered = sorted(cuts)
     chosen = [_readable(low, end - 1) for low, end in pairwise(ordered)]
-    return sorted(chosen, key=lambda character: (chr(character) not in _PREFERRED, character))
+    return sorted(chosen, key=_rank)
+
+
+def _rank(character: int) -> int:
+    place = _PREFERRED.find(chr(character))
+    return place if place >= 0 else len(_PREFERRED) + character
 
 
 def _readable(low: int, high: int) -> int:

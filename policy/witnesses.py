@@ -66,12 +66,12 @@ def find_witness(search: Search) -> Witness | None:
     search = search._replace(allows=search.allows[:_RULES], denies=search.denies[:_RULES])
     things = _Things(search)
     times = _times(search)
-    parts = _parts(search.rights)
+    wanted = parts(search.rights)
     left = DECISIONS
     for peer in _peers(search):
         for path, thing in things.for_peer(peer):
             for now in times:
-                for rights in parts:
+                for rights in wanted:
                     request = Request(path, rights)
                     left -= 1
                     if left < 0:
@@ -84,8 +84,8 @@ def find_witness(search: Search) -> Witness | None:
     return None
 
 
-def _parts(rights: int) -> list[Rights]:
-    """The rights as a whole, each alone, and pairs of them."""
+def parts(rights: int) -> list[Rights]:
+    """Return the rights as a whole, each alone, and pairs of them: what may be needed of them."""
     single = [with_implied(int(right)) for right in Rights if rights & right]
     pairs = [one | other for one in single for other in single]
     return [Rights(part) for part in dict.fromkeys((rights, *single, *pairs))]

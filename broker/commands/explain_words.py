@@ -22,7 +22,7 @@ def as_text(explained: Explained, digest: str) -> str:
         *[("unknown", what) for what in explained.sight.unknown],
     ]
     lines = [f"{headline(explained)}    policy {digest}", *(f"{heading:8}{text}" for heading, text in rows)]
-    return "\n".join(map(_safe, lines))
+    return "\n".join(map(safe, lines))
 
 
 def headline(explained: Explained) -> str:
@@ -142,8 +142,8 @@ def _outside_rows(explained: Explained) -> list[tuple[str, str]]:
     return [] if found is None else [("outside", found.why)]
 
 
-def _safe(line: str) -> str:
-    """`line` without what a terminal would obey or cannot show."""
+def safe(line: str) -> str:
+    """Return `line` without what a terminal would obey or cannot show."""
     return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in line)
 
 

@@ -99,7 +99,8 @@ def change(draw: st.DrawFn, rule: RuleText) -> RuleText:
 def differs(witness: Witness, before: Policy, after: Policy) -> bool:
     request, peer, found, now = witness
     return (
-        after.decide(request, peer, found, now).allowed and not before.decide(request, peer, found, now).allowed
+        after.decide(request, peer, found, now).allowed
+        and not before.decide(request, peer, found, now).allowed
     )
 
 
