@@ -192,7 +192,7 @@ class Policy:
                     listed & rights
                     and not rule.is_over(now)
                     and _denies_type(rule, object)
-                    and _device_holds(rule, object) is not False
+                    and device_holds(rule, object) is not False
                     and not _is_excepted(rule, (name,), peer)
                 ):
                     found[rule.id] = rule
@@ -201,7 +201,7 @@ class Policy:
                 listed & rights
                 and not rule.is_over(now)
                 and _denies_type(rule, object)
-                and _device_holds(rule, object) is not False
+                and device_holds(rule, object) is not False
                 and not all(_is_excepted(rule, (name,), peer) for name in names)
             ):
                 found[rule.id] = rule
@@ -214,7 +214,7 @@ class Policy:
             entry
             for entry in candidates
             if object.type in (entry.rule.types or ())
-            and _device_holds(entry.rule, object) is True
+            and device_holds(entry.rule, object) is True
             and (entry.rule.id in by_resolved_path or _is_link_to_device(entry, object))
             and not _is_excepted(entry.rule, (object.path, *object.names), peer)
         ]
@@ -290,7 +290,7 @@ def _denies_type(rule: Rule, object: Object | None) -> bool:
     return object is not None and (object.type is None or object.type in rule.types)
 
 
-def _device_holds(rule: Rule, object: Object | None) -> bool | None:
+def device_holds(rule: Rule, object: Object | None) -> bool | None:
     """Tell whether the rule's devices and their exceptions hold; without an object, whether they do for every one."""
     if rule.device is None and rule.devices is None and not rule.except_devices:
         return True
