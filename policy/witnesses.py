@@ -265,19 +265,13 @@ def _text(inside: list[Language], outside: list[Language]) -> str | None:
 
 
 def _devices(search: Search) -> list[Device]:
-    rule = search.rule
-    own = [
-        tuple(one for one in (rule.device, chosen) if one is not None) for chosen in rule.devices or (None,)
-    ]
-    wanted = [(one.device, *(one.devices or ())) for one in search.denies]
-    wanted += [one.except_devices for one in search.allows]
-    more = [None, *dict.fromkeys(one for selectors in wanted for one in selectors if one is not None)]
-    given = [(one.device, *(one.devices or ())) for one in search.allows]
-    avoided = [one for selectors in given for one in selectors if one is not None]
+    wanted = [(), *(one for rule in search.denies for one in _alternatives(rule))]
+    wanted += [(one,) for rule in search.allows for one in rule.except_devices]
+    avoided = [one for rule in search.allows for some in _alternatives(rule) for one in some]
     devices = (
-        _device((*selectors, other) if other else selectors, avoid)
-        for other in more
-        for selectors in own
+        _device((*own, *more), avoid)
+        for more in dict.fromkeys(wanted)
+        for own in _alternatives(search.rule)
         for avoid in (avoided, [])
     )
     found: list[Device] = []
@@ -285,6 +279,12 @@ def _devices(search: Search) -> list[Device]:
         if device is not None and device not in found and len(found) < _DEVICES:
             found.append(device)
     return found
+
+
+def _alternatives(rule: Rule) -> list[tuple[DeviceSelector, ...]]:
+    """Selectors that hold together for a device that the rule is for: one of the lists must."""
+    own = (rule.device,) if rule.device is not None else ()
+    return [own] if rule.devices is None else [(*own, one) for one in rule.devices]
 
 
 def _device(selectors: Sequence[DeviceSelector], avoided: Sequence[DeviceSelector]) -> Device | None:
