@@ -170,7 +170,7 @@ def _why_unknown(facts: Facts, judgement: Judgement) -> str:
     rules = judgement.open_rules
     missing = list(dict.fromkeys(what for rule in rules for what in _missing(rule, facts)))
     why = f": {', '.join(missing)}" if missing else ""
-    return f"it depends on {listed([rule.id for rule in rules])}, and the record lacks facts{why}"
+    return f"not known: it depends on {listed([rule.id for rule in rules])}, and the record lacks facts{why}"
 
 
 def _missing(rule: Rule, facts: Facts) -> Iterable[str]:

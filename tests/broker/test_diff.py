@@ -163,3 +163,15 @@ def test_files_below_a_directory_are_not_gone_through(place: Path) -> None:
     (found,) = settled(old, new)
     assert found.differs is None
     assert found.why == f"what lies below {place}/sub is not looked at"
+
+
+@needs_root
+def test_file_with_links_that_others_can_make_is_given_when_no_pattern_keeps_it_back(place: Path) -> None:
+    # The broker gives no such file while a pattern denies or excepts: it may have a name that the pattern means.
+    place.chmod(0o777)
+    (place / "file").write_text("x")
+    os.link(place / "file", place / "other")
+    given = f"name: file, clients: [{{uid: 0}}], allow: [read], paths: [{place}/file]"
+    old, new = loaded(given, 'name: keys, deny: all, paths: ["/srv/keys/*"]'), loaded(given)
+    (found,) = settled(old, new)
+    assert (found.differs, found.objects) == (True, (f"{place}/file",))
