@@ -19,7 +19,7 @@ demo: setup ## watch a program without privileges get files and devices, and be 
 test: setup ## run the tests; root runs them a second time as an ordinary uid
 	@tools/test
 
-bench: setup ## measure the broker beside one in C that decides nothing, and the sandbox beside none
+bench: setup ## measure the broker beside one in C that decides nothing, the sandbox, and large policies
 	@.venv/bin/python -m benchmarks.run
 
 lint: setup ## ruff and mypy --strict, which the tests run too

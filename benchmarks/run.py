@@ -1,8 +1,8 @@
-"""The benchmarks: `python -m benchmarks.run [opens|sandbox] [--json FILE] [--quick]`.
+"""The benchmarks: `python -m benchmarks.run [opens|sandbox|policies] [--json FILE] [--quick]`.
 
-`opens` measures what an open by the broker costs, `sandbox` what the sandbox around a program does; without a word
-both are measured. Exit status: 0 measured, 2 there is no usable measurement. A missed target is printed and is no
-failure.
+`opens` measures what an open by the broker costs, `sandbox` what the sandbox around a program does, `policies` what
+very many rules do; without a word all are measured. Exit status: 0 measured, 2 there is no usable measurement. A missed
+target is printed and is no failure.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks import opens, sandbox
+from benchmarks import opens, policies, sandbox
 from benchmarks.figures import Figure, as_json, as_table
 from benchmarks.programs import SOURCES, Unusable
 
-PARTS = ("opens", "sandbox")
+PARTS = ("opens", "sandbox", "policies")
 
 
 def show_opens(quick: bool) -> tuple[list[Figure], dict[str, object]]:
@@ -49,6 +49,19 @@ def show_sandbox(quick: bool) -> tuple[list[Figure], dict[str, object]]:
     return [*starts, *works, *memory], {"sandbox_starts": effort.starts, "sandbox_rounds": effort.rounds}
 
 
+def show_policies(quick: bool) -> tuple[list[Figure], dict[str, object]]:
+    """Measure and print; the figures, and what the JSON says about them."""
+    effort = policies.QUICK if quick else policies.THOROUGH
+    decisions, sizes = policies.measure(effort)
+    print(as_table(decisions, f"{policies.FEW} rules"))
+    print(
+        "\nLiteral paths, patterns, one path for many users, devices by serial number; what is given and refused.\n"
+    )
+    print(as_table(sizes, ""))
+    print()
+    return [*decisions, *sizes], {"policy_rounds": effort.rounds, "policy_loads": effort.loads}
+
+
 def machine() -> dict[str, object]:
     """What the figures are of: they mean nothing on another machine."""
     return {
@@ -63,7 +76,8 @@ def machine() -> dict[str, object]:
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.run",
-        description="Measure the broker's speed beside a floor in C, and the sandbox's beside none.",
+        description="Measure the broker's speed beside a floor in C, the sandbox's beside none, and that of large "
+        "policies beside a small one.",
     )
     parser.add_argument("part", nargs="?", choices=PARTS, help="what to measure (default: all)")
     parser.add_argument(
@@ -80,7 +94,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print and write; returns the exit status."""
     options = parse_arguments(arguments)
-    parts = {"opens": show_opens, "sandbox": show_sandbox}
+    parts = {"opens": show_opens, "sandbox": show_sandbox, "policies": show_policies}
     figures: list[Figure] = []
     about = machine()
     try:

@@ -15,8 +15,8 @@ import contextlib
 import os
 import re
 import stat
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, TypeVar
 
 from broker.limits import POLICY_BYTES, POLICY_FILES
 from broker.trust import Entry, LeadsNowhere, TrustWalk, reopened, shown_path
@@ -28,6 +28,8 @@ TIERS = ("/usr/share/fdbroker/policy.d", "/run/fdbroker/policy.d", "/etc/fdbroke
 NAMES = "[A-Za-z0-9][A-Za-z0-9._-]*.yaml"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\.yaml")
 _NULL_DEVICE = os.makedev(1, 3)
+
+Loaded = TypeVar("Loaded")
 
 
 class UnreadablePolicy(Exception):
@@ -56,20 +58,45 @@ class PolicyFiles(NamedTuple):
     """Those that do not, each with the one of a higher tier that counts."""
 
 
-def read_paths(paths: Sequence[str]) -> PolicyFiles:
-    """Read files, and all policy files of directories, as one set of one tier. Raises UnreadablePolicy."""
+def read_paths(
+    paths: Sequence[str], drafts: Sequence[Source] = (), *, judges_trust: bool = True
+) -> PolicyFiles:
+    """Read files, and all policy files of directories, as one set of one tier, with `drafts` in place of their names.
+
+    Without `judges_trust` nothing is said of who else could change a file. Raises UnreadablePolicy.
+    """
     with _Reading() as reading:
         for path in paths:
             reading.add(path)
-        return _some(reading.read(), paths)
+        return _some(_with_drafts(reading.read(judges_trust), drafts), paths)
 
 
-def read_tiers() -> PolicyFiles:
-    """Read the system's set: what packages, this boot and the administrator say. Raises UnreadablePolicy."""
+def read_tiers(drafts: Sequence[Source] = ()) -> PolicyFiles:
+    """Read the system's set: what packages, this boot and the administrator say. Raises UnreadablePolicy.
+
+    `drafts` count as the administrator's files of their names.
+    """
     with _Reading() as reading:
         for tier, directory in enumerate(TIERS):
             reading.add_tier(tier, directory)
-        return _some(reading.read(), TIERS[::-1])
+        highest = [draft._replace(tier=len(TIERS) - 1) for draft in drafts]
+        return _some(_with_drafts(reading.read(), highest), TIERS[::-1])
+
+
+def _with_drafts(files: PolicyFiles, drafts: Sequence[Source]) -> PolicyFiles:
+    names = {draft.name for draft in drafts}
+    if not names:
+        return files
+    # What is wrong with a file that would be another one then is not wrong with the set.
+    gone = {shown_path(file.path) for file in files.files if file.name in names}
+    return PolicyFiles(
+        [source for source in files.sources if source.name not in names] + list(drafts),
+        files.ignored,
+        [problem for problem in files.problems if problem.file not in gone],
+        [file for file in files.files if file.name not in names]
+        + [PolicyFile(draft.name, draft.tier, draft.name) for draft in drafts],
+        files.replaced,
+    )
 
 
 def _some(files: PolicyFiles, places: Sequence[str]) -> PolicyFiles:
@@ -81,8 +108,13 @@ def _some(files: PolicyFiles, places: Sequence[str]) -> PolicyFiles:
 
 def load_files(files: PolicyFiles) -> PolicySet:
     """Return the set that was read. Raises policy.PolicyError with all that is wrong with it."""
+    return load_files_by(load_set, files)
+
+
+def load_files_by(load: Callable[[list[Source]], Loaded], files: PolicyFiles) -> Loaded:
+    """Return what `load` makes of the set that was read. Raises policy.PolicyError with all that is wrong with it."""
     try:
-        loaded = load_set(files.sources)
+        loaded = load(files.sources)
     except PolicyError as error:
         raise PolicyError([*files.problems, *error.problems]) from None
     if files.problems:
@@ -103,6 +135,11 @@ def read_file(path: str, most_bytes: int) -> Source:
         raise UnreadablePolicy(f"{path}: {error}") from None
     except OSError as error:
         raise UnreadablePolicy(f"{path}: {error.strerror}") from error
+
+
+def is_name(name: str) -> bool:
+    """Tell whether a file of this name in a directory of policies is read as one."""
+    return _NAME.fullmatch(name) is not None
 
 
 class _Unfit(Exception):
@@ -157,7 +194,7 @@ class _Reading(contextlib.ExitStack):
         except OSError as error:
             self._blame(path, error)
 
-    def read(self) -> PolicyFiles:
+    def read(self, judges_trust: bool = True) -> PolicyFiles:
         """Return what was taken in, read."""
         files, replaced = counting(self._candidates)
         for file in files:
@@ -166,7 +203,8 @@ class _Reading(contextlib.ExitStack):
             if os.fstat(directory.fd).st_mtime_ns != directory.status.st_mtime_ns:
                 self._blame(path, _Unfit("changed while it was read: try again"))
         self._files.replaced.extend((_file(one), _file(by)) for one, by in replaced)
-        self._files.problems.extend(self._walk.problems())
+        if judges_trust:
+            self._files.problems.extend(self._walk.problems())
         return self._files
 
     def _find(self, path: str, start: Entry | None = None) -> Entry:

@@ -22,7 +22,8 @@ from collections.abc import Iterable, Mapping
 
 from .clients import Client, Peer
 from .devices import DEVICE_TYPES, DeviceSelector, any_holds
-from .lookup import Entry, RuleLookup
+from .entries import Entry
+from .lookup import RuleLookup
 from .paths import shape_fault, split
 from .problems import shown
 from .rules import ALLOW, DENY, Consideration, Object, Request, Rule, SocketDeclaration, Verdict
@@ -143,13 +144,22 @@ class Policy:
             if denied & needed:
                 return _denied_by(rule)
         allows = self._candidates(request.path, peer, needed, now, object)
-        if not allows:
-            return self._default(request.path, peer, needed, now, object)
         if object is not None:
             allows = self._matching_object(allows, object, peer)
-            if not allows:
-                return _lacking(needed, f"none matches what the path leads to, {_seen(object)}")
+        if not allows and object is not None and self._candidates(request.path, peer, needed, now):
+            return _lacking(needed, f"none matches what the path leads to, {_seen(object)}")
+        if not allows:
+            return self._default(request.path, peer, needed, now)
         return _granted(allows, needed, optional & ~with_implying(denied))
+
+    def denies_of(
+        self, request: Request, peer: Peer, object: Object | None, now: float | None = None
+    ) -> list[Rule]:
+        """Return the denies that match and list a right that is asked for, by id: each alone takes that away."""
+        needed, optional = _wanted(request)
+        if _malformed(request.path, needed) is not None:
+            return []
+        return self._matching_denies(request.path, peer, object, needed | optional, now)
 
     def describe(self, peer: Peer, now: float | None = None) -> list[Rule]:
         """Return the allows that are for `peer`, by id; whether one of them gives depends on the object."""
@@ -163,7 +173,7 @@ class Policy:
     def _candidates(
         self, path: str, peer: Peer, needed: int, now: float | None, object: Object | None = None
     ) -> list[Entry]:
-        """Return the allows that give the needed rights to `peer` for the asked path.
+        """Return the allows for `peer` that give the needed rights for the asked path.
 
         With an object those that name devices are for it; without one they are for some.
         """
@@ -173,7 +183,6 @@ class Policy:
             if not needed & ~entry.rights
             and not entry.rule.is_over(now)
             and not _is_excepted(entry.rule, (path,), peer)
-            and entry.admits(peer)
         ]
 
     def _allows_naming(self, path: str, peer: Peer, object: Object | None) -> list[Entry]:
@@ -187,7 +196,7 @@ class Policy:
         found: dict[str, Rule] = {}
         names = (path,) if object is None else dict.fromkeys((path, object.path, *object.names))
         for name in names:
-            for rule, listed, _ in self._lookup.denies_at(name, peer):
+            for rule, listed, _, _ in self._lookup.denies_at(name, peer, object):
                 if (
                     listed & rights
                     and not rule.is_over(now)
@@ -196,7 +205,7 @@ class Policy:
                     and not _is_excepted(rule, (name,), peer)
                 ):
                     found[rule.id] = rule
-        for rule, listed, _ in self._lookup.device_denies(object, peer) if object is not None else ():
+        for rule, listed, _, _ in self._lookup.device_denies(object, peer) if object is not None else ():
             if (
                 listed & rights
                 and not rule.is_over(now)
@@ -219,18 +228,15 @@ class Policy:
             and not _is_excepted(entry.rule, (object.path, *object.names), peer)
         ]
 
-    def _default(
-        self, path: str, peer: Peer, needed: int, now: float | None, object: Object | None = None
-    ) -> Verdict:
+    def _default(self, path: str, peer: Peer, needed: int, now: float | None) -> Verdict:
         """Return the refusal for want of an allow, and say how far the nearest ones came."""
-        named = self._allows_naming(path, peer, object)
+        named = self._allows_naming(path, peer, None)
+        if not named and not is_own_to_each_process(path) and self._lookup.is_named(path, peer):
+            return _lacking(needed, "none that names this path is for this client")
         if not named:
             return _lacking(needed, "none names this path")
-        named = [entry for entry in named if not entry.rule.is_over(now)]
-        if not named:
+        if all(entry.rule.is_over(now) for entry in named):
             return _lacking(needed, "those that name this path are over")
-        if not any(entry.admits(peer) for entry in named):
-            return _lacking(needed, "none that names this path is for this client")
         return _lacking(needed)
 
 

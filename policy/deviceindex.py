@@ -27,7 +27,7 @@ class _Condition(NamedTuple):
 
 
 class DeviceIndex(Generic[Value]):
-    """Values under selectors: each under alternatives, one of which must hold."""
+    """Values under selectors: each under alternatives, one of which must hold, or under none."""
 
     def __init__(self, entries: Iterable[tuple[Alternatives, Value]]) -> None:
         kept = list(entries)
@@ -42,7 +42,7 @@ class DeviceIndex(Generic[Value]):
         self._everywhere: list[Value] = []
         self._by_key: dict[Key, dict[object, list[Value]]] = {}
         for (_, value), alternatives in zip(kept, conditions, strict=True):
-            if all(alternatives):
+            if alternatives and all(alternatives):
                 for one in alternatives:
                     self._add(min(one, key=lambda condition: _most(condition, shared)), value)
             else:

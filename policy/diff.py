@@ -28,7 +28,6 @@ from .covering import (
 )
 from .coveringclients import NO_NAMES, Names
 from .decide import Policy
-from .index import PathIndex
 from .languages import TooManyStates, of_path, word
 from .loosening import looser
 from .paths import split
@@ -91,29 +90,43 @@ class _ByPath:
 
     def __init__(self, rules: Sequence[Rule]) -> None:
         self._everywhere = [rule for rule in rules if not rule.paths]
-        patterns = [(pattern, rule) for rule in rules for pattern in rule.paths]
-        self._fixed = PathIndex((pattern, rule) for pattern, rule in patterns if not pattern.variables)
+        # By the text that a pattern begins with literally; those with variables by all of theirs.
+        self._fixed: dict[str, list[tuple[PathPattern, Rule]]] = {}
         self._varying: dict[str, list[Rule]] = {}
-        for pattern, rule in patterns:
-            if pattern.variables:
-                self._varying.setdefault(pattern.text, []).append(rule)
+        for rule in rules:
+            for pattern in rule.paths:
+                if pattern.variables:
+                    self._varying.setdefault(pattern.text, []).append(rule)
+                else:
+                    self._fixed.setdefault(pattern.literal_start, []).append((pattern, rule))
+        self._lengths = sorted({len(start) for start in self._fixed})
 
     def like(self, rule: Rule) -> list[Rule]:
         """Return the candidates, each once, by id."""
         found = list(self._everywhere)
         for pattern in rule.paths[:1]:
             found += self._varying.get(pattern.text, [])
-            found += self._fixed.find(split(self._sample(pattern)))
+            found += self._matching(_sample(pattern))
         return sorted({one.id: one for one in found}.values(), key=lambda one: one.id)
 
-    @staticmethod
-    def _sample(pattern: PathPattern) -> str:
-        if pattern.literal:
-            return pattern.text
-        try:
-            return word([of_path(pattern)]) or ""
-        except TooManyStates:  # nothing would be found to lie around it anyway
-            return ""
+    def _matching(self, path: str) -> list[Rule]:
+        components = split(path)
+        return [
+            rule
+            for length in self._lengths
+            for pattern, rule in self._fixed.get(path[:length], [])
+            if pattern.matches(components)
+        ]
+
+
+def _sample(pattern: PathPattern) -> str:
+    """A path that the pattern matches, for somebody."""
+    if pattern.literal:
+        return pattern.text
+    try:
+        return word([of_path(pattern)]) or ""
+    except TooManyStates:  # nothing would be found to lie around it anyway
+        return ""
 
 
 class _Comparison:

@@ -6,7 +6,8 @@ What is refused here, each with its place:
 - duplicate keys, keys that are not plain text, nesting and single entries beyond any sensible size.
 
 The entries of the top-level sections are handed out one at a time, so that a long file never stands in memory
-as nodes. What the keys mean is the subject of `schema` and `profile`.
+as nodes; a section that nobody wants is passed over, and of it only what is no YAML at all is refused. What the keys
+mean is the subject of `schema` and `profile`.
 """
 
 import re
@@ -49,13 +50,16 @@ class Section(NamedTuple):
     """The values, with their keys in a mapping. They come while they are read, and only once."""
 
 
-def read_sections(text: str | bytes, keys: str, report: FileReport) -> Iterator[Section]:
+def read_sections(
+    text: str | bytes, keys: str, report: FileReport, passed_over: frozenset[str] = frozenset()
+) -> Iterator[Section]:
     """Yield the top-level sections of a file; none for a file that is empty or has nothing but comments.
 
-    `keys` are the sections that belong there, for the message about a file that is something else.
+    `keys` are the sections that belong there, for the message about a file that is something else. Those in
+    `passed_over` are yielded without their entries.
     Raises Abandoned, also out of the entries of a section, where reading on makes no sense.
     """
-    return _Reader(_decoded(text, report), keys, report).sections()
+    return _Reader(_decoded(text, report), keys, report, passed_over).sections()
 
 
 def _decoded(text: str | bytes, report: FileReport) -> str:
@@ -86,10 +90,11 @@ def _abandon_at_offset(text: str, offset: int, message: str, report: FileReport)
 class _Reader:
     """One pass over the events of a file."""
 
-    def __init__(self, text: str, keys: str, report: FileReport) -> None:
+    def __init__(self, text: str, keys: str, report: FileReport, passed_over: frozenset[str]) -> None:
         self._text = text
         self._keys = keys
         self._report = report
+        self._passed_over = passed_over
         self._loader = _LOADER(text)
         self._values = 0
 
@@ -136,9 +141,11 @@ class _Reader:
             node = self._node(event, 1)
             return Section(key, type(node), iter([(None, node)]))
         self._refuse_properties(event)
-        if isinstance(event, yaml.SequenceStartEvent):
-            return Section(key, Sequence, self._list_entries())
-        return Section(key, Mapping, self._mapping_entries())
+        kind = Sequence if isinstance(event, yaml.SequenceStartEvent) else Mapping
+        if key.text in self._passed_over:
+            self._skip(event)
+            return Section(key, kind, iter(()))
+        return Section(key, kind, self._list_entries() if kind is Sequence else self._mapping_entries())
 
     def _list_entries(self) -> Iterator[tuple[None, Node]]:
         while not isinstance(event := self._next(), yaml.SequenceEndEvent):

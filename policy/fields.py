@@ -44,8 +44,8 @@ _NOT_AN_ACCOUNT = frozenset(("any", "all"))
 _ID_RANGE = re.compile(r"(0|[1-9][0-9]{0,9})(?:-(0|[1-9][0-9]{0,9}))?")
 _UNIT = re.compile(r"[A-Za-z0-9:_.\\@-]{1,240}\.(?:service|scope|socket|mount|swap)")
 _DEVICE_NUMBER = re.compile(r"(0|[1-9][0-9]{0,3}):(0|[1-9][0-9]{0,6}|\*)")
-_UDEV_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,127}")
-_ATTRIBUTE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]*(?:/[A-Za-z0-9_][A-Za-z0-9_.:-]*)*")
+UDEV_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,127}")
+ATTRIBUTE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]*(?:/[A-Za-z0-9_][A-Za-z0-9_.:-]*)*")
 _MODE = re.compile(r"0?[0-7]{3}")
 _NUMBER = re.compile(r"0|[1-9][0-9]{0,17}")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,254}")
@@ -231,12 +231,12 @@ _VALUE_PATTERNS: Field[Values] = any_of(_value_pattern)
 
 def properties(node: Node, what: str, report: FileReport) -> tuple[tuple[str, Values], ...] | None:
     """Read udev properties with what each may be."""
-    return _keyed(_UDEV_KEY, "the name of a udev property as ID_SERIAL_SHORT", node, what, report)
+    return _keyed(UDEV_KEY, "the name of a udev property as ID_SERIAL_SHORT", node, what, report)
 
 
 def attributes(node: Node, what: str, report: FileReport) -> tuple[tuple[str, Values], ...] | None:
     """Read sysfs attributes with what each may be."""
-    return _keyed(_ATTRIBUTE, "the name of a sysfs attribute as idVendor", node, what, report)
+    return _keyed(ATTRIBUTE, "the name of a sysfs attribute as idVendor", node, what, report)
 
 
 def _keyed(

@@ -5,14 +5,15 @@ or of what stands in them. What higher tiers do to lower ones is the subject of 
 set, and whether they can be trusted, is the broker's.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from itertools import groupby
 from typing import NamedTuple, TypeVar
 
 from .clients import DEFAULT_SOCKET, Client, Clients
 from .decide import Policy
 from .devices import DeviceSelector
-from .lookup import BELOW_DEV
+from .entries import BELOW_DEV
+from .nodes import Node
 from .patterns import parse_pattern
 from .problems import FileReport, PolicyError, Report, did_you_mean
 from .rules import ALLOW, Rule, SocketDeclaration, Source
@@ -23,6 +24,7 @@ from .schema import (
     DeviceReference,
     Named,
     RuleDeclaration,
+    Watch,
     read_source,
 )
 from .tiers import MaskedRule, Redefinition, Tiers, counting, rule_id
@@ -58,16 +60,27 @@ def load(sources: Iterable[Source]) -> Policy:
     return load_set(sources).policy
 
 
-def load_set(sources: Iterable[Source]) -> PolicySet:
-    """Return what load() does, with what is masked and redefined. A file that another replaces is not read."""
+def load_set(
+    sources: Iterable[Source],
+    read_test: Callable[[Node, FileReport], None] | None = None,
+    watch: Watch | None = None,
+) -> PolicySet:
+    """Return what load() does, with what is masked and redefined. A file that another replaces is not read.
+
+    `read_test` takes each test of the files, and reports what is wrong with it; without it they are passed over.
+    `watch` sees what is read come, file after file as counting() has them.
+    """
     files, _ = counting(sources)
     report = Report()
     declarations = Declarations()
+    declarations.read_test, declarations.watch = read_test, watch
     for source in files:
         read_source(source, declarations, FileReport(source.name, report))
     tiers = Tiers({source.name: source.tier for source in files}, report)
     linker = _Linker(declarations, tiers, report)
-    rules = linker.linked_rules(tiers.unmasked(declarations.rules, declarations.masks))
+    in_force = tiers.unmasked(declarations.rules, declarations.masks)
+    declarations.rules.clear()
+    rules = linker.linked_rules(in_force)
     if report.problems:
         raise PolicyError(report.problems)
     policy = Policy(rules, linker.sockets, _digest(files), linker.devices)
@@ -79,6 +92,9 @@ class _Linker:
 
     def __init__(self, declarations: Declarations, tiers: Tiers, report: Report) -> None:
         self._report = report
+        # Of equal clients one is kept: in a large set many rules are for the same.
+        self._same_client: dict[Client, Client] = {}
+        self._same_clients: dict[Clients, Clients] = {}
         self.sockets = tiers.by_name("socket", declarations.sockets)
         self._refuse_shared_paths(one for one in declarations.sockets if self._is_in_force(one))
         self._clients = {
@@ -89,9 +105,13 @@ class _Linker:
         named = [rule.name for rule in declarations.rules if rule.name is not None]
         tiers.by_name("rule", [(name._replace(text=rule_id(name)), name) for name in named])
 
-    def linked_rules(self, declared: Iterable[RuleDeclaration]) -> list[Rule]:
-        """Return the rules with their clients resolved."""
-        return [self._linked_rule(rule) for rule in declared]
+    def linked_rules(self, declared: list[RuleDeclaration]) -> list[Rule]:
+        """Return the rules with their clients resolved. `declared` is empty then: large sets need the memory."""
+        declared.reverse()
+        rules = []
+        while declared:
+            rules.append(self._linked_rule(declared.pop()))
+        return rules
 
     def _is_in_force(self, declared: tuple[Named, SocketDeclaration]) -> bool:
         return self.sockets[declared[0].text] is declared[1]
@@ -155,13 +175,14 @@ class _Linker:
             else self._known(reference, self._clients, "client")
             for reference in references
         )
-        return tuple(client for client in clients if client is not None)
+        linked = tuple(client for client in clients if client is not None)
+        return self._same_clients.setdefault(linked, linked)
 
     def _linked_client(self, declared: ClientDeclaration) -> Client:
         for socket in declared.sockets or ():
             if socket.text != DEFAULT_SOCKET:
                 self._known(socket, self.sockets, "socket")
-        return Client(
+        client = Client(
             _names(declared.users),
             declared.uids,
             _names(declared.groups),
@@ -172,6 +193,7 @@ class _Linker:
             _names(declared.exes),
             _names(declared.labels),
         )
+        return self._same_client.setdefault(client, client)
 
     def _known(self, named: Named, declared: Mapping[str, Declared], what: str) -> Declared | None:
         """Return what `named` names. Tells where there is no such thing."""

@@ -1,20 +1,20 @@
-"""Finds the few rules that a decision has to look at, by path and by peer, however many there are.
+"""Finds the few rules that a decision has to look at, by path, peer and device, however many there are.
 
 What is kept between calls are facts about peers, to save time; they change no answer.
 Whether a rule that was found matches is the subject of `decide`.
 """
 
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Collection, Iterable
 
-from .clients import Clients, Peer, allow_admits, deny_concerns
-from .deviceindex import Alternatives, DeviceIndex
-from .devices import DEVICE_TYPES, Device
+from .clientindex import ClientIndex, Group
+from .clients import Peer
+from .devicerules import DeviceRules
+from .devices import DEVICE_TYPES
+from .entries import Entry, alternatives, types_in_question
+from .expansions import Expansions, expanded
 from .index import PathIndex
-from .paths import split
-from .patterns import PathPattern
 from .rules import ALLOW, Object, Rule
-from .variables import AnyHome, Variables, certainly, possibly, variables_of
+from .variables import Variables, variables_of
 from .words import FileType
 
 # Peers about which facts are kept: more than a broker serves at a time, and each costs a few hundred bytes.
@@ -24,125 +24,63 @@ _KEPT_PEERS = 1_024
 _KEPT_EXPANDED = 65_536
 
 
-class Entry(NamedTuple):
-    """A rule under one of its patterns, or under None when it is a deny for every path."""
+class _Denies:
+    """The denies for the same clients that are not found by the asked path."""
 
-    rule: Rule
-    rights: int
-    """Those of the rule as a plain number, for speed."""
-    pattern: PathPattern | None
+    __slots__ = ("by_device", "everywhere", "literals", "patterns", "varying")
 
-    @property
-    def is_literal(self) -> bool:
-        """Whether the pattern names exactly one path, whoever asks."""
-        return self.pattern is not None and self.pattern.literal and not self.pattern.expanded
+    def __init__(self) -> None:
+        self.everywhere: list[Entry] = []
+        # The first of those that differ in nothing but their paths, and the literal ones of all of these.
+        self.literals: dict[tuple[int, int | None], tuple[Rule, list[str]]] = {}
+        # The same for those that deny files by patterns.
+        self.patterns: dict[tuple[int, int | None], Rule] = {}
+        self.varying: list[Entry] = []
+        self.by_device: DeviceRules | None = None
 
-    def admits(self, peer: Peer) -> bool:
-        """Tell whether the rule, an allow, is certainly for `peer`."""
-        return allow_admits(self.rule.clients, self.rule.except_clients, peer)
-
-    def concerns(self, peer: Peer) -> bool:
-        """Tell whether the rule, a deny, is possibly for `peer`."""
-        return deny_concerns(self.rule.clients, self.rule.except_clients, peer)
-
-
-# What an allow of devices is for that names no paths.
-BELOW_DEV = "/dev/**"
-_DEV = "/dev/"
-_NO_FACTS = Device()
-
-
-class _DeviceRules:
-    """The rules for the same clients that are found by their devices and not by a path."""
-
-    __slots__ = ("_index", "representatives", "types")
-
-    def __init__(self, rules: list[Entry]) -> None:
-        self._index: DeviceIndex[Entry] = DeviceIndex((_alternatives(entry.rule), entry) for entry in rules)
-        alike: dict[object, Entry] = {}
-        for entry in sorted(rules, key=lambda one: one.rule.id):
-            rule = entry.rule
-            alike.setdefault((rule.rights, rule.types, rule.until, rule.except_paths, rule.terms), entry)
-        self.representatives = list(alike.values())
-        """The first, by id, of those that differ in nothing but their devices."""
-        self.types = frozenset(kind for entry in rules for kind in _types_in_question(entry.rule))
-        """Kinds of devices of which more than the number is asked for."""
-
-    def find(self, object: Object, possibly: bool) -> list[Entry]:
-        """Return those that may fit: certainly all that do, or, when `possibly`, all that are not known not to."""
-        device = object.device or _NO_FACTS
-        return list({entry.rule.id: entry for entry in self._index.find(device, possibly)}.values())
-
-
-def _alternatives(rule: Rule) -> Alternatives:
-    """Selectors one of which must hold for the rule."""
-    if rule.device is not None:
-        return (rule.device,)
-    return rule.devices or ()
-
-
-def _types_in_question(rule: Rule) -> frozenset[FileType]:
-    """The kinds of devices for which the rule asks for more than the number."""
-    if not any(selector.needs_facts for selector in rule.selectors):
-        return frozenset()
-    kinds = DEVICE_TYPES if rule.types is None else DEVICE_TYPES & rule.types
-    named = (() if rule.device is None else (rule.device,), rule.devices or ())
-    for selectors in named:
-        if selectors and all(selector.types is not None for selector in selectors):
-            kinds &= frozenset().union(*(selector.types or () for selector in selectors))
-    return kinds
-
-
-class _Expansions:
-    """The rules whose paths hold variables, as they read for whom the variables stand for the same."""
-
-    __slots__ = ("allows", "denies", "denies_below_any_home")
-
-    def __init__(self, allows: list[Entry], denies: list[Entry], variables: Variables) -> None:
-        self.allows: PathIndex[Entry] = PathIndex(_expanded(allows, variables))
-        certain: list[tuple[PathPattern, Entry]] = []
-        self.denies_below_any_home: list[tuple[AnyHome, Entry]] = []
-        for entry in denies:
-            assert entry.pattern is not None
-            meant = possibly(entry.pattern, variables)
-            if isinstance(meant, AnyHome):
-                self.denies_below_any_home.append((meant, entry))
-            else:
-                certain.append((meant, entry._replace(pattern=meant)))
-        self.denies: PathIndex[Entry] = PathIndex(certain)
-
-    def denies_at(self, components: Sequence[str]) -> list[Entry]:
-        found = self.denies.find(components)
-        return found + [entry for home, entry in self.denies_below_any_home if home.matches(components)]
-
-
-def _expanded(entries: list[Entry], variables: Variables) -> list[tuple[PathPattern, Entry]]:
-    """Return those of `entries` that can be expanded, by their patterns."""
-    patterns = [certainly(entry.pattern, variables) if entry.pattern else None for entry in entries]
-    return [
-        (pattern, entry._replace(pattern=pattern))
-        for pattern, entry in zip(patterns, entries, strict=True)
-        if pattern is not None
-    ]
+    def add(self, rule: Rule, rights: int) -> None:
+        alike = (rights, rule.until)
+        literals = [pattern.text for pattern in rule.paths if pattern.literal]
+        if literals:
+            self.literals.setdefault(alike, (rule, []))[1].extend(literals)
+        if len(literals) < len(rule.paths) and (rule.types is None or FileType.FILE in rule.types):
+            self.patterns.setdefault(alike, rule)
 
 
 class _PeerFacts:
-    """The rules that concern one peer and are not found by the asked path."""
+    """What concerns one peer: groups of rules, and those rules that are not found by the asked path."""
 
-    __slots__ = ("_ending", "_lasting", "_merged", "device_allows", "device_denies", "everywhere", "patterns")
+    __slots__ = (
+        "_ending",
+        "_lasting",
+        "_merged",
+        "admitting",
+        "concerning",
+        "device_denies",
+        "everywhere",
+        "patterns",
+    )
 
     def __init__(
         self,
-        everywhere: list[Entry],
-        literals: list[tuple[Rule, list[str]]],
-        device_allows: list[_DeviceRules],
-        device_denies: list[_DeviceRules],
-        patterns: list[Rule],
+        peer: Peer,
+        admitting: frozenset[int],
+        concerning: frozenset[int],
+        denies: list[_Denies],
     ) -> None:
-        self.everywhere = everywhere
-        self.patterns = patterns
-        self.device_allows = device_allows
-        self.device_denies = device_denies
+        self.admitting = admitting
+        self.concerning = concerning
+        concerned = [denies[group] for group in sorted(concerning)]
+        self.everywhere = [entry for one in concerned for entry in one.everywhere]
+        self.patterns = [rule for one in concerned for rule in one.patterns.values()]
+        self.device_denies = [one.by_device for one in concerned if one.by_device is not None]
+        literals = [found for one in concerned for found in one.literals.values()]
+        varying = [entry for one in concerned for entry in one.varying]
+        literals += [
+            (entry.rule, [pattern.text])
+            for pattern, entry in (expanded(varying, variables_of(peer)) if varying else ())
+            if pattern.literal
+        ]
         self._lasting = [(int(rule.rights), paths) for rule, paths in literals if rule.until is None]
         self._ending = [(int(rule.rights), rule, paths) for rule, paths in literals if rule.until is not None]
         self._merged: dict[int, tuple[str, ...]] = {}
@@ -166,88 +104,57 @@ class _PeerFacts:
 class RuleLookup:
     """The rules of a policy, arranged for finding them."""
 
-    def __init__(self, rules: Iterable[Rule]) -> None:
-        allows: list[tuple[PathPattern, Entry]] = []
-        denies: list[tuple[PathPattern, Entry]] = []
-        self._varying_allows: list[Entry] = []
-        self._varying_denies: list[Entry] = []
-        self._denies_everywhere: list[Entry] = []
-        # The first of the denies that differ in nothing but their paths, and the literal ones of all of these.
-        self._deny_literals: dict[tuple[int, Clients, Clients, int | None], tuple[Rule, list[str]]] = {}
-        # The first of the denies of files by patterns that differ in nothing but their paths.
-        self._deny_patterns: dict[tuple[int, Clients, Clients, int | None], Rule] = {}
-        self._allows_by_clients: dict[tuple[Clients, Clients], list[Rule]] = {}
-        device_allows: dict[tuple[Clients, Clients], list[Entry]] = {}
-        device_denies: dict[tuple[Clients, Clients], list[Entry]] = {}
-        listed = list(rules)
-        for rule in listed:
-            rights = int(rule.rights)
-            group = (rule.clients, rule.except_clients)
-            entries = [
-                (pattern, Entry(rule, rights, pattern)) for pattern in rule.paths if not pattern.variables
-            ]
-            varying = [Entry(rule, rights, pattern) for pattern in rule.paths if pattern.variables]
-            if rule.action == ALLOW:
-                if _alternatives(rule):
-                    below_dev = [entry for pattern, entry in entries if pattern.text == BELOW_DEV]
-                    device_allows.setdefault(group, []).extend(below_dev)
-                    entries = [entry for entry in entries if entry[0].text != BELOW_DEV]
-                allows += entries
-                self._varying_allows += varying
-                self._allows_by_clients.setdefault(group, []).append(rule)
-                continue
-            if not rule.paths and _alternatives(rule):
-                device_denies.setdefault(group, []).append(Entry(rule, rights, None))
-                continue
-            denies += entries
-            self._varying_denies += varying
-            if not rule.paths:
-                self._denies_everywhere.append(Entry(rule, rights, None))
-            alike = (rights, rule.clients, rule.except_clients, rule.until)
-            literals = [pattern.text for pattern in rule.paths if pattern.literal]
-            if len(literals) < len(rule.paths) and (rule.types is None or FileType.FILE in rule.types):
-                self._deny_patterns.setdefault(alike, rule)
-            if literals:
-                self._deny_literals.setdefault(alike, (rule, []))[1].extend(literals)
-        self._allows = PathIndex(allows)
-        self._denies = PathIndex(denies)
-        self._device_allows = {group: _DeviceRules(found) for group, found in device_allows.items() if found}
-        self._device_denies = {group: _DeviceRules(found) for group, found in device_denies.items()}
-        self._mentions_devices = any(rule.selectors for rule in listed)
+    def __init__(self, rules: Collection[Rule]) -> None:
+        arranged = _Arranged(rules)
+        self._allows_of_groups = arranged.allows_of_groups
+        self._deny_groups = arranged.deny_groups
+        self._allow_clients = ClientIndex(list(arranged.allow_places))
+        self._deny_clients = ClientIndex(list(arranged.deny_places))
+        self._allows = PathIndex(((entry.pattern, entry) for entry in arranged.allows), possibly=False)
+        self._denies = PathIndex(((entry.pattern, entry) for entry in arranged.denies), possibly=True)
+        self._varying_allows = arranged.varying_allows
+        self._varying_denies = [entry for one in self._deny_groups for entry in one.varying]
+        self._mentions_devices = any(rule.selectors for rule in rules)
         self._facts: dict[Peer, _PeerFacts] = {}
-        self._expansions: dict[Variables, _Expansions] = {}
+        self._expansions: dict[Variables, Expansions] = {}
 
     def allows_at(self, path: str, peer: Peer, object: Object | None = None) -> list[Entry]:
-        """Return the allows one of whose patterns matches `path`, once for each such pattern.
+        """Return the allows for `peer` one of whose patterns matches `path`, once for each such pattern.
 
-        They need not be for `peer`, who is what the variables stand for. Those that are found by their devices are:
-        all that fit `object`, and without one the first of those that differ in nothing but their devices.
+        Where many share a pattern those whose devices are not `object` may be missing; without an object, those that
+        differ from one that is there in nothing but their devices.
         """
-        found = self._allows.find(split(path))
+        admitting = self._facts_about(peer).admitting
+        if not admitting:
+            return []
+        found = self._allows.find(path, admitting, object)
         if self._varying_allows:
-            found = found + self._expanded_for(peer).allows.find(split(path))
-        if self._device_allows and path.startswith(_DEV):
-            for rules in self._facts_about(peer).device_allows:
-                found = found + (
-                    rules.representatives if object is None else rules.find(object, possibly=False)
-                )
-        return found
+            found += self._expanded_for(peer).allows.find(path, admitting, object)
+        return [entry for entry in found if entry.group in admitting]
 
-    def denies_at(self, path: str, peer: Peer) -> list[Entry]:
+    def is_named(self, path: str, peer: Peer) -> bool:
+        """Tell whether an allow, for whomever it is, has a pattern that matches `path` as it reads for `peer`."""
+        return self._allows.has(path) or (
+            bool(self._varying_allows) and self._expanded_for(peer).allows.has(path)
+        )
+
+    def denies_at(self, path: str, peer: Peer, object: Object | None) -> list[Entry]:
         """Return the denies that are for every path or match `path`, and may concern `peer`.
 
-        Those that name devices and no path are the subject of device_denies().
+        Where many share a pattern those whose devices cannot be `object` may be missing. Those that name devices and
+        no path are the subject of device_denies().
         """
-        found = self._denies.find(split(path))
+        facts = self._facts_about(peer)
+        concerning = facts.concerning
+        if not concerning:
+            return []
+        found = self._denies.find(path, concerning, object)
         if self._varying_denies:
-            found = found + self._expanded_for(peer).denies_at(split(path))
-        by_path = [entry for entry in found if entry.concerns(peer)]
-        return self._facts_about(peer).everywhere + by_path
+            found += self._expanded_for(peer).denies_at(path, concerning, object)
+        return facts.everywhere + [entry for entry in found if entry.group in concerning]
 
     def device_denies(self, object: Object, peer: Peer) -> list[Entry]:
         """Return the denies that name devices and no path, may fit `object`, and may concern `peer`."""
-        if not self._device_denies:
-            return []
         groups = self._facts_about(peer).device_denies
         return [entry for rules in groups for entry in rules.find(object, possibly=True)]
 
@@ -255,17 +162,12 @@ class RuleLookup:
         """Tell whether a rule that may decide asks more of the device than its kind and number."""
         if not self._mentions_devices or (object.type is not None and object.type not in DEVICE_TYPES):
             return False
-        facts = self._facts_about(peer)
-        if any(object.type in rules.types for rules in (*facts.device_allows, *facts.device_denies)):
+        if any(_is_among(object.type, one.types) for one in self._facts_about(peer).device_denies):
             return True
         names = dict.fromkeys((path, object.path, *object.names))
-        by_path = [
-            *self._allows.find(split(path)),
-            *(one for name in names for one in self.denies_at(name, peer)),
-        ]
-        if self._varying_allows:
-            by_path += self._expanded_for(peer).allows.find(split(path))
-        return any(object.type in _types_in_question(entry.rule) for entry in by_path)
+        by_path = self.allows_at(path, peer)
+        by_path += [entry for name in names for entry in self.denies_at(name, peer, None)]
+        return any(_is_among(object.type, types_in_question(entry.rule)) for entry in by_path)
 
     def deny_literals(self, peer: Peer, rights: int, now: float | None) -> tuple[str, ...]:
         """Return the literal paths of the denies that list one of `rights`, may concern `peer` and are not over."""
@@ -278,12 +180,8 @@ class RuleLookup:
 
     def allows_for(self, peer: Peer) -> list[Rule]:
         """Return the allows that are for `peer`, by id."""
-        admitted = [
-            rule
-            for (clients, exceptions), rules in self._allows_by_clients.items()
-            if allow_admits(clients, exceptions, peer)
-            for rule in rules
-        ]
+        admitting = self._facts_about(peer).admitting
+        admitted = [rule for group in admitting for rule in self._allows_of_groups[group]]
         return sorted(admitted, key=lambda rule: rule.id)
 
     def _facts_about(self, peer: Peer) -> _PeerFacts:
@@ -291,36 +189,71 @@ class RuleLookup:
         if facts is None:
             if len(self._facts) >= _KEPT_PEERS:
                 self._facts.clear()
-            facts = self._facts[peer] = _PeerFacts(
-                [entry for entry in self._denies_everywhere if entry.concerns(peer)],
-                [
-                    (rule, paths)
-                    for rule, paths in self._deny_literals.values()
-                    if deny_concerns(rule.clients, rule.except_clients, peer)
-                ]
-                + self._expanded_literals(peer),
-                [rules for group, rules in self._device_allows.items() if allow_admits(*group, peer)],
-                [rules for group, rules in self._device_denies.items() if deny_concerns(*group, peer)],
-                [
-                    rule
-                    for rule in self._deny_patterns.values()
-                    if deny_concerns(rule.clients, rule.except_clients, peer)
-                ],
-            )
+            admitting, concerning = self._allow_clients.admitting(peer), self._deny_clients.concerning(peer)
+            facts = _PeerFacts(peer, admitting, concerning, self._deny_groups)
+            self._facts[peer] = facts
         return facts
 
-    def _expanded_literals(self, peer: Peer) -> list[tuple[Rule, list[str]]]:
-        concerning = [entry for entry in self._varying_denies if entry.concerns(peer)]
-        expanded = _expanded(concerning, variables_of(peer)) if concerning else []
-        return [(entry.rule, [pattern.text]) for pattern, entry in expanded if pattern.literal]
-
-    def _expanded_for(self, peer: Peer) -> _Expansions:
+    def _expanded_for(self, peer: Peer) -> Expansions:
         variables = variables_of(peer)
         found = self._expansions.get(variables)
         if found is None:
             count = len(self._varying_allows) + len(self._varying_denies)
             if count * (len(self._expansions) + 1) > _KEPT_EXPANDED:
                 self._expansions.clear()
-            found = _Expansions(self._varying_allows, self._varying_denies, variables)
+            found = Expansions(self._varying_allows, self._varying_denies, variables)
             self._expansions[variables] = found
         return found
+
+
+class _Arranged:
+    """Rules by what they are found by."""
+
+    def __init__(self, rules: Iterable[Rule]) -> None:
+        self.allows: list[Entry] = []
+        self.denies: list[Entry] = []
+        self.varying_allows: list[Entry] = []
+        self.allow_places: dict[Group, int] = {}
+        self.deny_places: dict[Group, int] = {}
+        self.allows_of_groups: list[list[Rule]] = []
+        self.deny_groups: list[_Denies] = []
+        of_devices: dict[int, list[Entry]] = {}
+        for rule in rules:
+            if rule.action == ALLOW:
+                self._add_allow(rule)
+            else:
+                self._add_deny(rule, of_devices)
+        for place, entries in of_devices.items():
+            self.deny_groups[place].by_device = DeviceRules(entries)
+
+    def _add_allow(self, rule: Rule) -> None:
+        place = self.allow_places.setdefault((rule.clients, rule.except_clients), len(self.allow_places))
+        if place == len(self.allows_of_groups):
+            self.allows_of_groups.append([])
+        self.allows_of_groups[place].append(rule)
+        for pattern in rule.paths:
+            entry = Entry(rule, int(rule.rights), pattern, place)
+            (self.varying_allows if pattern.variables else self.allows).append(entry)
+
+    def _add_deny(self, rule: Rule, of_devices: dict[int, list[Entry]]) -> None:
+        place = self.deny_places.setdefault((rule.clients, rule.except_clients), len(self.deny_places))
+        if place == len(self.deny_groups):
+            self.deny_groups.append(_Denies())
+        group = self.deny_groups[place]
+        rights = int(rule.rights)
+        if not rule.paths:
+            entry = Entry(rule, rights, None, place)
+            if alternatives(rule):
+                of_devices.setdefault(place, []).append(entry)
+            else:
+                group.everywhere.append(entry)
+            return
+        group.add(rule, rights)
+        for pattern in rule.paths:
+            entry = Entry(rule, rights, pattern, place)
+            (group.varying if pattern.variables else self.denies).append(entry)
+
+
+def _is_among(kind: FileType | None, kinds: frozenset[FileType]) -> bool:
+    """Tell whether `kind` may be one of `kinds`."""
+    return bool(kinds) if kind is None else kind in kinds

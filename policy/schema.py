@@ -5,7 +5,7 @@ and what this version of the language cannot give. Names that lead from one decl
 in another file, are kept with their places for `load` to resolve.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from . import fields
@@ -77,6 +77,10 @@ class RuleDeclaration(NamedTuple):
     except_devices: tuple[DeviceReference, ...] = ()
 
 
+Watch = Callable[[str, Iterator[tuple[Scalar | None, Node]]], Iterator[tuple[Scalar | None, Node]]]
+"""Hands on the entries of a section of the named file, and sees them come."""
+
+
 class Declarations:
     """What a file declares, or a set of files."""
 
@@ -86,6 +90,10 @@ class Declarations:
         self.devices: list[tuple[Named, tuple[DeviceSelector, ...]]] = []
         self.rules: list[RuleDeclaration] = []
         self.masks: list[Named] = []
+        self.read_test: Callable[[Node, FileReport], None] | None = None
+        """What takes each of the tests; None passes over them."""
+        self.watch: Watch | None = None
+        """Who wants to see how far the reading is."""
 
 
 def read_source(source: Source, declarations: Declarations, report: FileReport) -> None:
@@ -93,7 +101,8 @@ def read_source(source: Source, declarations: Declarations, report: FileReport) 
     first: Scalar | None = None
     has_version = False
     try:
-        for section in read_sections(source.text, _TOP, report):
+        passed_over = _TESTS if declarations.read_test is None else frozenset[str]()
+        for section in read_sections(source.text, _TOP, report, passed_over):
             first = first or section.key
             has_version = has_version or section.key.text == "version"
             _read_section(section, declarations, report)
@@ -106,13 +115,14 @@ def read_source(source: Source, declarations: Declarations, report: FileReport) 
 def _read_section(section: Section, declarations: Declarations, report: FileReport) -> None:
     known = _SECTIONS.get(section.key.text)
     if known is None:
-        fields.unknown_key(section.key, _SECTIONS, _SECTIONS_LATER, report)
+        fields.unknown_key(section.key, _SECTIONS, frozenset(), report)
         return
     kind, read_entry = known
     if section.kind is not kind:
         _refuse_kind(section, kind, report)
         return
-    for key, node in section.entries:
+    entries = section.entries
+    for key, node in entries if declarations.watch is None else declarations.watch(report.file, entries):
         read_entry(key or section.key, node, declarations, report)
 
 
@@ -169,6 +179,11 @@ def _mask(key: Scalar, node: Node, declarations: Declarations, report: FileRepor
         declarations.masks.append(Named(rule, report.position(node)))
 
 
+def _test(key: Scalar, node: Node, declarations: Declarations, report: FileReport) -> None:
+    if declarations.read_test is not None:
+        declarations.read_test(node, report)
+
+
 def _declared_name(key: Scalar, what: str, reserved: str, report: FileReport) -> Named | None:
     name = fields.name(key, f"the {what}'s name", report)
     if name == reserved:
@@ -200,7 +215,7 @@ def _selector(node: Node, what: str, report: FileReport) -> DeviceSelector | Non
 
 def _selector_of(values: dict[str, Any], types: tuple[FileType, ...] | None) -> DeviceSelector:
     return DeviceSelector(
-        frozenset(types) if types else None,
+        _TYPE_SETS.setdefault(frozenset(types), frozenset(types)) if types else None,
         values.get("device"),
         values.get("subsystem"),
         values.get("udev") or (),
@@ -283,7 +298,7 @@ def _rule(key: Scalar, node: Node, declarations: Declarations, report: FileRepor
             named,
             action,
             values.get(action) or NO_RIGHTS,
-            frozenset(types) if types else None,
+            _TYPE_SETS.setdefault(frozenset(types), frozenset(types)) if types else None,
             values.get("paths") or (),
             values.get("except_paths") or (),
             values.get("clients") or (),
@@ -383,6 +398,9 @@ _RULE_LATER = frozenset(
     )
 )
 
+# Of equal sets of types one is kept; there are 63.
+_TYPE_SETS: dict[frozenset[FileType], frozenset[FileType]] = {}
+
 _EntryReader = Callable[[Scalar, Node, Declarations, FileReport], None]
 _SECTIONS: Mapping[str, tuple[type[Node], _EntryReader]] = {
     "version": (Scalar, _version),
@@ -391,6 +409,7 @@ _SECTIONS: Mapping[str, tuple[type[Node], _EntryReader]] = {
     "sockets": (MappingNode, _named_socket),
     "devices": (MappingNode, _named_devices),
     "rules": (Sequence, _rule),
+    "tests": (Sequence, _test),
 }
-_TOP = "'version', 'mask', 'clients', 'sockets', 'devices' and 'rules'"
-_SECTIONS_LATER = frozenset(("tests",))
+_TOP = "'version', 'mask', 'clients', 'sockets', 'devices', 'rules' and 'tests'"
+_TESTS = frozenset(("tests",))

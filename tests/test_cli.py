@@ -94,7 +94,7 @@ def test_start_of_a_command_loads_no_more_than_it_needs() -> None:
         "sandboxed.confinement.layers",
         "prctl",
     }
-    of_the_administrator = {"policy.explain", "broker.explaining", "broker.peers"}
+    of_the_administrator = {"policy.explain", "policy.testcases", "broker.explaining", "broker.peers"}
     of_the_administrator |= {"policy.diff", "policy.replaying", "policy.suggesting", "broker.recorded"}
     assert not (slow | of_the_worker | of_the_starter | of_the_administrator) & set(ran.stdout.split())
 
@@ -126,7 +126,10 @@ def test_check_of_a_good_policy_as_json(good: Path) -> None:
     ran = fdbroker("check", "--json", str(good))
     assert (ran.returncode, ran.stderr) == (0, "")
     shown = json.loads(ran.stdout)
-    assert {**shown, "policy": ""} == {"good": True, "problems": [], "files": 1, "rules": 2, "policy": ""}
+    assert {**shown, "policy": ""} == {
+        **{"good": True, "problems": [], "files": 1, "rules": 2, "policy": ""},
+        **{"tests": 0, "failed": [], "overruled": []},
+    }
     assert re.fullmatch("[0-9a-f]+", shown["policy"])
 
 

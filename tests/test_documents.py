@@ -15,8 +15,10 @@ from broker import profiles
 from broker.limits import REFUSALS_BURST, REFUSALS_PER_SECOND
 from broker.messages import FLAGS
 from broker.version import VERSION
-from policy import PolicyError, Source, load
+from policy import PolicyError, Source
 from policy.profile import Limits, Profile, load_profile
+from policy.testcases import load_with_tests
+from policy.testing import run, unreached
 from sandboxed.limits import BATCH_REQUESTS, MESSAGE_BYTES
 
 DOCUMENTS = sorted([*TREE.glob("*.md"), *TREE.glob("docs/**/*.md")])
@@ -44,8 +46,12 @@ def blocks(language: str) -> list[pytest.param]:  # type: ignore[valid-type]
 def test_policy_or_profile_of_a_document_loads(text: str) -> None:
     # What has rules is a policy, all else a profile: each refuses the other's keys, so nothing passes for neither.
     if re.search("^rules:", text, re.MULTILINE):
-        rules = load([LOWER_TIER, Source("example.yaml", text, 1)]).rules
-        assert any(rule.file == "example.yaml" for rule in rules)
+        loaded, tests = load_with_tests([LOWER_TIER, Source("example.yaml", text, 1)])
+        own = [rule for rule in loaded.policy.rules if rule.file == "example.yaml"]
+        assert own
+        results = run(loaded.policy, tests)
+        assert [result.found for result in results if not result.passed] == []
+        assert not tests or not set(own) & set(unreached(loaded.policy, results))
     else:
         assert load_profile(Source("example.yaml", text)) != Profile()
 
@@ -150,6 +156,21 @@ def test_digest_of_the_readmes_policy_is_what_check_prints(place: Path) -> None:
         check=False,
     )
     assert ran.stdout.strip() in text
+
+
+def test_failed_test_of_the_policy_document_is_shown_as_there(place: Path) -> None:
+    text = (TREE / "docs/policy.md").read_text().partition("## Testing a policy\n")[2]
+    example, sample = [match[2] for match in BLOCK.finditer(text)][:2]
+    (place / "30-site.yaml").write_text(example.replace("deny, rule: no-sticks", "allow"))
+    ran = subprocess.run(
+        [sys.executable, "-m", "broker.main", "check", str(place / "30-site.yaml")],
+        cwd=TREE,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert f"$ fdbroker check 30-site.yaml\n{ran.stdout}{ran.stderr}" == sample
 
 
 def test_version_is_the_same_wherever_it_stands() -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from broker.commands.explain_words import safe
+from broker.commands.common import printable_line
 from broker.onmachine import Settled
 from policy import DEFAULT_SOCKET, FileType, Peer, Rule, rights_words
 from policy.clientwords import client_words, listed
@@ -73,7 +73,7 @@ def as_text(granted: Sequence[Line], taken: Sequence[Line], digests: tuple[str, 
         lines.append(f"no difference on this machine: {listed(list(dict.fromkeys(rules)))}")
     if offline and open_lines:
         lines.append("without --offline this machine's users and nodes would be asked as well")
-    return "\n".join(map(safe, lines))
+    return "\n".join(map(printable_line, lines))
 
 
 def _sign(sign: str, line: Line) -> str:

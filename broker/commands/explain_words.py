@@ -3,6 +3,7 @@
 import os
 from typing import Any
 
+from broker.commands.common import printable_line
 from broker.explaining import NOT_KNOWN, YES, Explained
 from policy import Object, Peer, Rule, Verdict, rights_words
 from policy.devices import Device
@@ -22,7 +23,7 @@ def as_text(explained: Explained, digest: str) -> str:
         *[("unknown", what) for what in explained.sight.unknown],
     ]
     lines = [f"{headline(explained)}    policy {digest}", *(f"{heading:8}{text}" for heading, text in rows)]
-    return "\n".join(map(safe, lines))
+    return "\n".join(map(printable_line, lines))
 
 
 def headline(explained: Explained) -> str:
@@ -140,11 +141,6 @@ def _rule(rule: Rule) -> str:
 def _outside_rows(explained: Explained) -> list[tuple[str, str]]:
     found = explained.sight.outside
     return [] if found is None else [("outside", found.why)]
-
-
-def safe(line: str) -> str:
-    """Return `line` without what a terminal would obey or cannot show."""
-    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in line)
 
 
 def as_json(explained: Explained, digest: str) -> dict[str, Any]:

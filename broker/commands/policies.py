@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from broker.audit import open_audit
@@ -30,8 +30,13 @@ def policy_from(path: str | None) -> Policy:
 
 def read_or_tell(command: str, paths: Sequence[str], as_json: bool) -> PolicyFiles | None:
     """The files of `paths`, or of the system's tiers; None when they cannot be read, which the user was told then."""
+    return files_or_tell(command, lambda: read_paths(paths) if paths else read_tiers(), as_json)
+
+
+def files_or_tell(command: str, read: Callable[[], PolicyFiles], as_json: bool) -> PolicyFiles | None:
+    """The files that `read` returns; None when it raises UnreadablePolicy, of which the user was told then."""
     try:
-        files = read_paths(paths) if paths else read_tiers()
+        files = read()
     except UnreadablePolicy as error:
         import json  # no start of a broker pays for it
 

@@ -5,6 +5,7 @@ the fuzzer finds something, its file belongs there.
 """
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from policy import PolicyError, Source, document, load
+from policy.testcases import load_with_tests
+from policy.testing import run, unreached
 
 CORPUS = sorted((Path(__file__).parent / "corpus").iterdir())
 KEYS = [
@@ -46,6 +49,18 @@ KEYS = [
         "exe",
         "label",
         "<<",
+        "client",
+        "object",
+        "access",
+        "optional",
+        "expect",
+        "rights",
+        "at",
+        "groups",
+        "subordinate_of",
+        "udev",
+        "attrs",
+        "device",
         "",
         "~",
     ),
@@ -66,6 +81,9 @@ VALUES = [
         "/a\0",
         "default",
         "low/use",
+        "deny",
+        "188:0",
+        "mia",
     ),
     *(
         "0660",
@@ -114,6 +132,16 @@ trees: st.SearchStrategy[Any] = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(KEYS), inner, max_size=6),
     max_leaves=25,
 )
+facts = st.dictionaries(st.sampled_from(KEYS), trees, max_size=4)
+tests = st.fixed_dictionaries(
+    {
+        "client": st.fixed_dictionaries({"user": st.just("mia")}) | facts,
+        "object": st.fixed_dictionaries({"path": st.just("/dev/kvm"), "type": st.just("char")}) | facts,
+        "access": st.just("read") | trees,
+        "expect": st.just("deny") | trees,
+    },
+    optional={"rule": st.sampled_from(["low/use", "use"]) | trees, "at": st.sampled_from(VALUES)},
+)
 policies = st.fixed_dictionaries(
     {"version": st.just("1")},
     optional={
@@ -121,13 +149,27 @@ policies = st.fixed_dictionaries(
         "clients": st.dictionaries(st.sampled_from(["lab", "any", "a b"]), trees, max_size=2),
         "sockets": st.dictionaries(st.sampled_from(["gpu", "default"]), trees, max_size=2),
         "rules": st.lists(st.dictionaries(st.sampled_from(KEYS), trees, max_size=8), max_size=3),
+        "tests": st.lists(tests | trees, max_size=3),
     },
 )
 
 
 def assert_loads_or_tells(text: str | bytes) -> None:
+    is_good = assert_ends_well(text, lambda sources: load(sources))
+    if (b"tests" if isinstance(text, bytes) else "tests") in text:
+        # Reading the tests too finds more mistakes, never fewer.
+        assert is_good or not assert_ends_well(text, load_and_test)
+
+
+def load_and_test(sources: list[Source]) -> None:
+    found, tests = load_with_tests(sources)
+    unreached(found.policy, run(found.policy, tests))
+
+
+def assert_ends_well(text: str | bytes, read: Callable[[list[Source]], object]) -> bool:
+    """Whether it loads; what is told otherwise has its places."""
     try:
-        load([Source("low.yaml", LOWER), Source("a.yaml", text, 1)])
+        read([Source("low.yaml", LOWER), Source("a.yaml", text, 1)])
     except PolicyError as error:
         lines = 1 + len(text.splitlines())
         for problem in error.problems:
@@ -136,6 +178,8 @@ def assert_loads_or_tells(text: str | bytes) -> None:
             assert problem.message.isprintable()
             assert len(problem.message) < 500
         assert error.problems
+        return False
+    return True
 
 
 @pytest.mark.parametrize("parser", ["CSafeLoader", "SafeLoader"])

@@ -17,6 +17,7 @@ from policy import (
     Rights,
     Source,
     counting,
+    index,
     load,
     load_set,
     parse_rights,
@@ -554,6 +555,21 @@ def test_law_10_what_was_decided_before_changes_nothing(texts: list[RuleText], s
         policy.decide(situation.request, replace(situation.peer, uid=uid), situation.object, situation.now)
     assert situation.decided_by(policy) == first
     assert situation.decided_by(policy_of(named(texts))) == first
+
+
+@given(granted())
+def test_keeping_rules_by_their_clients_and_devices_changes_no_verdict(case: Case) -> None:
+    rules, situation = case
+    request, peer, now = situation.request, situation.peer, situation.now
+    plain = policy_of(rules)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(index, "_CROWD", 0)  # two rules under one pattern are a crowd, and one is
+        kept = policy_of(rules)
+        assert situation.decided_by(kept) == situation.decided_by(plain)
+        assert kept.consider(request, peer, now) == plain.consider(request, peer, now)
+        assert kept.decide(request, peer, None, now) == plain.decide(request, peer, None, now)
+        needs = [one.needs_device_facts(request, peer, situation.object) for one in (kept, plain)]
+        assert needs[0] == needs[1]
 
 
 @given(granted())

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policy import PatternError, parse_pattern
+from policy import PatternError, Source, load, parse_pattern
+from policy.entries import Entry
 from policy.index import PathIndex
 from policy.paths import shape_fault, split
 from policy.patterns import Glob
@@ -153,11 +154,37 @@ def test_pattern_agrees_with_the_standard_library_on_each_component(text: str, p
     assert parse_pattern(text).matches(path) is expected
 
 
-@given(st.lists(pattern_texts(), max_size=8), PATHS)
-def test_index_finds_exactly_the_patterns_that_match(texts: list[str], path: list[str]) -> None:
-    patterns = [parse_pattern(text) for text in texts]
-    index = PathIndex((pattern, place) for place, pattern in enumerate(patterns))
-    assert sorted(index.find(path)) == [place for place, one in enumerate(patterns) if one.matches(path)]
+def index_of(*texts: str, groups: int = 1) -> tuple[PathIndex, list[Entry]]:
+    (rule,) = load([Source("a.yaml", "version: 1\nrules: [{name: r, deny: all}]")]).rules
+    entries = [Entry(rule, place, parse_pattern(text), place % groups) for place, text in enumerate(texts)]
+    return PathIndex(((entry.pattern, entry) for entry in entries), possibly=False), entries
+
+
+@given(
+    st.lists(pattern_texts(), max_size=8),
+    PATHS,
+    st.sampled_from([1, 3]),
+    st.sampled_from([1, 30]),
+    st.sets(st.sampled_from(range(3))),
+)
+def test_index_finds_exactly_the_patterns_that_match(
+    texts: list[str], path: list[str], groups: int, copies: int, wanted: set[int]
+) -> None:
+    index, entries = index_of(*texts * copies, groups=groups)
+    asked = "/" + "/".join(path)
+    found = [entry for entry in index.find(asked, wanted) if entry.group in wanted]
+    matching = [entry for entry in entries if entry.pattern is not None and entry.pattern.matches(path)]
+    assert sorted(entry.rights for entry in found) == [
+        entry.rights for entry in matching if entry.group in wanted
+    ]
+    assert index.has(asked) is bool(matching)
+
+
+def test_index_looks_at_none_of_other_groups_where_many_share_a_pattern() -> None:
+    for text in ("/srv/file", "/srv/*", "/srv/**"):
+        index, entries = index_of(*[text] * 1_000, groups=100)
+        assert index.find("/srv/file", {7}) == entries[7::100]
+        assert len(index.find("/srv/file", set(range(1, 2_000)))) == 990
 
 
 def test_index_compares_a_name_only_with_wildcards_that_begin_as_it_does(
@@ -170,11 +197,12 @@ def test_index_compares_a_name_only_with_wildcards_that_begin_as_it_does(
         return True
 
     monkeypatch.setattr(Glob, "matches", note)
-    index = PathIndex((parse_pattern(f"/dev/n{number}x*"), number) for number in range(1_000))
-    assert index.find(["dev", "n57xy"]) == [57]
+    index, entries = index_of(*(f"/dev/n{number}x*" for number in range(1_000)))
+    assert index.find("/dev/n57xy", {0}) == [entries[57]]
     assert compared == ["n57x*"]
 
 
 def test_index_finds_a_short_name_once_among_prefixes_of_several_lengths() -> None:
-    index = PathIndex((parse_pattern(text), text) for text in ("/ab*", "/abc*", "/a*", "/*"))
-    assert sorted(index.find(["ab"])) == ["/*", "/a*", "/ab*"]
+    index, _ = index_of("/ab*", "/abc*", "/a*", "/*")
+    found = [entry.pattern.text for entry in index.find("/ab", {0}) if entry.pattern is not None]
+    assert sorted(found) == ["/*", "/a*", "/ab*"]

@@ -1,0 +1,66 @@
+"""What `fdbroker check` found of a set that loads, for people and as one JSON object."""
+
+import json
+import sys
+from typing import Any, NamedTuple
+
+from broker.commands.check_tests import Tested, failures_text, overruled_text, tested_json, unreached_text
+from policy import PolicySet
+
+
+class Checked(NamedTuple):
+    """A set without mistakes, and what was found of it."""
+
+    loaded: PolicySet
+    files: int
+    tests: Tested
+    not_looked_at: tuple[str, ...]
+
+    @property
+    def is_good(self) -> bool:
+        """Whether nothing was found that must be mended."""
+        return self.tests.is_good
+
+
+def as_json(checked: Checked) -> str:
+    """Everything that was found."""
+    policy = checked.loaded.policy
+    shown: dict[str, Any] = {
+        "good": checked.is_good,
+        "problems": [],
+        "files": checked.files,
+        "rules": len(policy.rules),
+        "policy": policy.digest,
+        **tested_json(checked.loaded, checked.tests),
+    }
+    if checked.not_looked_at:
+        shown["not_looked_at"] = list(checked.not_looked_at)
+    return json.dumps(shown)
+
+
+def print_text(checked: Checked) -> None:
+    """Print what was found, and to standard error how much of it there is."""
+    policy, tests = checked.loaded.policy, checked.tests
+    lines = [
+        *failures_text(checked.loaded, tests.failed),
+        *overruled_text(tests.overruled),
+        *unreached_text(tests.unreached or ()),
+    ]
+    if checked.is_good:
+        passed = tests.total - len(tests.overruled)
+        told = f", {_counted(passed, 'test')} passed" if tests.total else ""
+        files = _counted(checked.files, "file")
+        lines.append(f"good: {len(policy.rules)} rules in {files}, policy {policy.digest}{told}")
+    for line in lines:
+        print(line)
+    counts = []
+    if tests.failed:
+        counts.append(f"{len(tests.failed)} of {_counted(tests.total, 'test')} failed")
+    if tests.unreached:
+        counts.append(f"{len(tests.unreached)} of {_counted(len(policy.rules), 'rule')} in no test")
+    for count in counts:
+        print(count, file=sys.stderr)
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}{'s' if number != 1 else ''}"

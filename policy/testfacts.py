@@ -1,0 +1,224 @@
+"""The facts of a policy's tests: who asks and what the path leads to, as the kernel and udev would tell them.
+
+What is not said is unknown, and so never widens. These things are said by saying nothing: the socket is the default
+one, the client is no embedded program, and its uid is among nobody's subordinate uids. A list says the whole: with
+`groups: [lab]` there is no other group; and so does a mapping: a property or attribute that is not in it is absent.
+
+Imported by those who run the tests alone.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from . import fields
+from .clients import DEFAULT_SOCKET, Peer
+from .devices import DEVICE_TYPES, SEAT_PROPERTY, Device
+from .nodes import Mapping as MappingNode
+from .nodes import Node, Scalar, Sequence
+from .paths import shape_fault
+from .problems import FileReport, shown
+from .rules import Object
+from .schema import Named
+from .words import FileType
+
+_YES = {"true": True, "false": False}
+
+# The value of `unit` for a process that is in none. Names of units have an ending.
+_NO_UNIT = "none"
+
+_Facts = dict[str, str]
+
+
+def read_client(node: Node, what: str, report: FileReport) -> tuple[Peer, Named | None] | None:
+    """Read who asks; the name is that of the socket, and stands where it was said."""
+    values = fields.mapping(_CLIENT, frozenset(), node, what, report)
+    if not values or None in values.values():
+        return None
+    user, names, numbers = values.get("user"), values.get("groups"), values.get("gids")
+    groups = None if names is None else frozenset(names)
+    gids = None if numbers is None else frozenset(numbers)
+    owner_names, owner_uids = _owners(values.get("subordinate_of", ()))
+    socket = values.get("socket")
+    peer = Peer(
+        values.get("uid"),
+        None if user is None else frozenset((user,)),
+        gids,
+        groups,
+        gids,
+        groups,
+        None if user is None else True,
+        DEFAULT_SOCKET if socket is None else socket.text,
+        values.get("embedded", False),
+        user,
+        values.get("home"),
+        values.get("unit"),
+        values.get("exe"),
+        values.get("label"),
+        owner_names,
+        owner_uids,
+    )
+    return peer, socket
+
+
+def _owners(owners: tuple[str | int, ...]) -> tuple[frozenset[str] | None, frozenset[int] | None]:
+    """The names and the uids of the owners; what was said by name has a uid that is not known, and so the other way."""
+    names = frozenset(one for one in owners if isinstance(one, str))
+    uids = frozenset(one for one in owners if isinstance(one, int))
+    return (names or None, uids or None) if owners else (names, uids)
+
+
+def read_object(node: Node, what: str, report: FileReport) -> tuple[Object, str] | None:
+    """Read what the path leads to, and the path that is asked for."""
+    values = fields.mapping(_OBJECT, frozenset(), node, what, report)
+    if not values:
+        return None
+    missing = [key for key in ("path", "type") if key not in values]
+    for key in missing:
+        report.at(node, f"the object has no {key!r}")
+    wrong = _contradiction(values)
+    if wrong:
+        report.at(node, wrong)
+    if missing or wrong or None in values.values():
+        return None
+    path, link = values["path"], values.get("link")
+    device = _device(values)
+    found = Object(path, values["type"], values.get("names", ()), link is not None, device)
+    return found, link or values.get("asked") or path
+
+
+def _contradiction(values: dict[str, Any]) -> str:
+    if "link" in values and "asked" in values:
+        return "the object has both 'link' and 'asked', expected one of them"
+    if "seat" in values and SEAT_PROPERTY in (values.get("udev") or {}):
+        return f"the object has both 'seat' and 'udev' with {SEAT_PROPERTY}, expected one of them"
+    kind, facts = values.get("type"), [key for key in _DEVICE_FACTS if key in values]
+    if facts and kind is not None and kind not in DEVICE_TYPES:
+        return f"the object is of type {kind.value} and has {facts[0]!r}, expected 'type: char' or block"
+    return ""
+
+
+def _device(values: dict[str, Any]) -> Device | None:
+    if not any(key in values for key in _DEVICE_FACTS):
+        return None
+    properties: _Facts | None = values.get("udev")
+    if "seat" in values:
+        properties = {**(properties or {}), SEAT_PROPERTY: values["seat"]}
+    return Device(values.get("device"), values.get("subsystem"), properties, values.get("attrs"))
+
+
+def _some(field: fields.Field[Any]) -> fields.Field[tuple[Any, ...]]:
+    """The field for a list of what `field` reads, of which `[]` has none."""
+    read = fields.any_of(field)
+    return lambda node, what, report: (
+        () if isinstance(node, Sequence) and not node.items else read(node, what, report)
+    )
+
+
+def _id(node: Node, what: str, report: FileReport) -> int | None:
+    bounds = fields.id_range(node, what, report)
+    if bounds is not None and bounds[0] != bounds[1]:
+        report.at(node, f"{what} is a range, expected one number")
+        return None
+    return None if bounds is None else bounds[0]
+
+
+def _account_or_id(node: Node, what: str, report: FileReport) -> str | int | None:
+    is_id = isinstance(node, Scalar) and node.text[:1].isdigit()
+    return _id(node, what, report) if is_id else fields.account(node, what, report)
+
+
+def _unit(node: Node, what: str, report: FileReport) -> str | None:
+    is_none = isinstance(node, Scalar) and node.text == _NO_UNIT
+    return "" if is_none else fields.unit(node, what, report)
+
+
+def _named(node: Node, what: str, report: FileReport) -> Named | None:
+    name = fields.name(node, what, report)
+    return None if name is None else Named(name, report.position(node))
+
+
+def _path(node: Node, what: str, report: FileReport) -> str | None:
+    """A path as a client or a walk has it, where no character means another."""
+    found = fields.text(node, what, report)
+    fault = "" if found is None else shape_fault(found)
+    if fault:
+        report.at(node, f"{what} is {shown(found or '')}: {fault}")
+        return None
+    return found
+
+
+def _device_number(node: Node, what: str, report: FileReport) -> tuple[int, int] | None:
+    number = fields.device_number(node, what, report)
+    if number is None:
+        return None
+    major, minor = number
+    if minor is None:
+        report.at(
+            node, f"{what} is all numbers of a major one, expected the one that the device has, as 188:0"
+        )
+        return None
+    return major, minor
+
+
+def _properties(node: Node, what: str, report: FileReport) -> _Facts | None:
+    """udev's properties, perhaps none; their values are text and no patterns."""
+    return _facts(fields.UDEV_KEY, "the name of a udev property as ID_SERIAL_SHORT", node, what, report)
+
+
+def _attributes(node: Node, what: str, report: FileReport) -> tuple[_Facts, ...] | None:
+    """The attributes of the device and of each that is above it; a mapping alone is the device's own."""
+    chain = [
+        _facts(fields.ATTRIBUTE, "the name of a sysfs attribute as idVendor", one, what, report)
+        for one in (node.items if isinstance(node, Sequence) else [node])
+    ]
+    known = tuple(one for one in chain if one is not None)
+    return known if len(known) == len(chain) else None
+
+
+def _facts(names: re.Pattern[str], expected: str, node: Node, what: str, report: FileReport) -> _Facts | None:
+    if not isinstance(node, MappingNode):
+        # What cannot be read was told already, by whoever read it.
+        if isinstance(node, Scalar | Sequence):
+            found = "empty" if fields.is_empty(node) else fields.kind_of(node)
+            report.at(node, f"{what} is {found}, expected a mapping of names to values; {{}} has none")
+        return None
+    read: _Facts = {}
+    for key, value in node.entries:
+        fact = fields.text(value, f"{what} {key.text}", report)
+        if names.fullmatch(key.text) is None:
+            report.at(key, f"{what} has {shown(key.text)}, expected {expected}")
+        elif fact is not None:
+            read[key.text] = fact
+    return read if len(read) == len(node.entries) else None
+
+
+_CLIENT: Mapping[str, fields.Field[Any]] = {
+    "user": fields.account,
+    "uid": _id,
+    "groups": _some(fields.account),
+    "gids": _some(_id),
+    "socket": _named,
+    "unit": _unit,
+    "label": fields.line,
+    "exe": _path,
+    "home": _path,
+    "subordinate_of": fields.any_of(_account_or_id),
+    "embedded": fields.word(_YES),
+}
+
+_DEVICE_FACTS: Mapping[str, fields.Field[Any]] = {
+    "device": _device_number,
+    "subsystem": fields.text,
+    "udev": _properties,
+    "attrs": _attributes,
+    "seat": fields.text,
+}
+_OBJECT: Mapping[str, fields.Field[Any]] = {
+    "path": _path,
+    "type": fields.word({kind.value: kind for kind in FileType}),
+    "link": _path,
+    "asked": _path,
+    "names": fields.any_of(_path),
+    **_DEVICE_FACTS,
+}
