@@ -20,11 +20,11 @@ from broker.subordinates import Subordinates
 from broker.walk import MayBlock, Walked, Walker, WalkFailed, WalkRefused
 from policy import DEFAULT_SOCKET, DENY, Object, PathPattern, Peer, Policy, Request, Rule
 from policy.clients import Client, allow_admits
-from policy.covering import may_meet
-from policy.coveringclients import Names
 from policy.diff import NOT_DECIDED, RIGHTS, Gain
 from policy.paths import split
 from policy.variables import certainly, variables_of
+from policy.within import may_meet
+from policy.within_clients import Names
 from policy.witnesses import Witness, parts
 
 # Names below /dev that are read, and decisions for one rule: some seconds.

@@ -15,7 +15,13 @@ from collections.abc import Iterable, Sequence
 from itertools import islice
 from typing import NamedTuple
 
-from .covering import (
+from .decide import Policy
+from .languages import TooManyStates, of_path, word
+from .loosening import looser
+from .paths import split
+from .patterns import PathPattern
+from .rules import ALLOW, DENY, Rule, SocketDeclaration
+from .within import (
     allow_within,
     deny_misses_allow,
     deny_stops_allow,
@@ -26,13 +32,7 @@ from .covering import (
     same_conditions,
     without_distant_exceptions,
 )
-from .coveringclients import NO_NAMES, Names
-from .decide import Policy
-from .languages import TooManyStates, of_path, word
-from .loosening import looser
-from .paths import split
-from .patterns import PathPattern
-from .rules import ALLOW, DENY, Rule, SocketDeclaration
+from .within_clients import NO_NAMES, Names
 from .witnesses import Search, Witness, find_witness
 from .words import NO_RIGHTS, Rights, with_implying
 

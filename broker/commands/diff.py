@@ -11,8 +11,8 @@ from broker.commands.policies import policy_from
 from broker.onmachine import Machine, Settled, known_names
 from broker.policyfiles import TIERS
 from policy import Policy
-from policy.coveringclients import NO_NAMES
 from policy.diff import NOT_DECIDED, Gain, gains
+from policy.within_clients import NO_NAMES
 
 _EPILOG = f"""\
 OLD and NEW are policy files, or directories of them. With one of them alone it is NEW, and OLD is the system's policy:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from broker.audit import AuditLog
 from broker.commands.common import Unusable, say
-from broker.commands.policies import audit_to, policy_from
+from broker.commands.policies import audit_to, policy_to_serve
 from broker.identity import Accounts, IdentityReader
 from broker.listeners import Listener, ListenError, default_declaration, listen
 from broker.policyfiles import TIERS
@@ -22,7 +22,8 @@ _HANDLED = (*_STOP, signal.SIGHUP)
 
 _EPILOG = """\
 The broker opens what its own user can open: start it as root, or as a user for that user's programs.
-It ends on SIGTERM and SIGINT. SIGHUP does nothing: start it anew for a new policy.
+A rule that says more than this version keeps (a lease, say) is refused, unless it says `accept: [CODE]`;
+`fdbroker check` shows the code. It ends on SIGTERM and SIGINT. SIGHUP does nothing: start it anew for a new policy.
 
 exit status: 0 ended by a signal, 1 it failed or lost audit records, 2 it could not start
 """
@@ -32,7 +33,7 @@ def main(arguments: Sequence[str]) -> int:
     """Serve until a signal ends it."""
     options = _parser().parse_args(arguments)
     try:
-        policy = policy_from(options.policy)
+        policy = policy_to_serve(options.policy)
         audit = audit_to(options.audit, standard=1)
         listeners = _listen(policy, options.socket)
     except (Unusable, ListenError) as error:
