@@ -60,6 +60,7 @@ def main(arguments: Sequence[str]) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="fdbroker diff",
+        usage="fdbroker diff [-h] [--no-widening] [--offline] [--json] [OLD] NEW",
         description="Tell what a change of policy grants and what it takes away.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
