@@ -31,7 +31,9 @@ _IGNORED = (
 )
 
 
-def run_worker(policy: Policy, control: socket.socket, audit: int, setting: "Setting") -> NoReturn:
+def run_worker(
+    policy: Policy, control: socket.socket, audit: int, generation: int, setting: "Setting"
+) -> NoReturn:
     """The whole life of a worker's process, after fork(); it never returns."""
     status = 1
     try:
@@ -45,12 +47,13 @@ def run_worker(policy: Policy, control: socket.socket, audit: int, setting: "Set
         from broker.worker import Worker
 
         raise_limits()
-        worker = Worker(policy, control, audit)
+        worker = Worker(policy, control, audit, generation)
         _load_what_tells_of_mistakes()
         confinement, held = confine(policy, setting, worker.opener)
+
         gc.freeze()  # what is loaded by now stays: the collector need not look at it again
         gc.enable()
-        control.send(READY + b" " + confinement.encoded())
+        control.send(READY + confinement.encoded())
         worker.run()
         held.clear()
         status = 0
