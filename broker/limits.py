@@ -116,5 +116,9 @@ NAMES_LOOKED_AT = 20_000
 # costs some 20 µs of a worker's start.
 FILES_ALONE = 64
 
+# Seconds between two workers that are started because the one before is kept from what the policy gives: each takes
+# some 60 ms, and whoever may have an object that stays out of reach can ask for it for ever.
+CONFINE_ANEW_SECONDS = 5.0
+
 # Rules that are shown as those that need a capability, a group or a uid.
 RULES_SHOWN = 8

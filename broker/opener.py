@@ -56,6 +56,8 @@ class Opener:
         self._device_systems = device_systems()
         self._facts = DeviceFacts(policy)
         self._remembering: weakref.WeakSet[Plan] = weakref.WeakSet()
+        self.kept_away: Callable[[], None] = lambda: None
+        """Called when the policy gives an object and the kernel does not let this process open it."""
 
     def close(self) -> None:
         """Close what the opener holds."""
@@ -143,6 +145,8 @@ class Opener:
             return Outcome(
                 "deny", reason=reason if failure.links else verdict.reason, by_broker=failure.links > 0
             )
+        if failure.errno == errno.EACCES:
+            self.kept_away()
         return Outcome("failed", rule=verdict.rule, errno=failure.errno, reason=os.strerror(failure.errno))
 
     def _open_object(
@@ -173,6 +177,8 @@ class Opener:
         try:
             fd = self._reopen(walked, flags, seen)
         except OSError as error:
+            if error.errno == errno.EACCES:
+                self.kept_away()
             return facts._replace(
                 verdict="failed", errno=error.errno or errno.EIO, reason=error.strerror or str(error)
             )

@@ -30,6 +30,7 @@ from broker.limits import (
     ACCEPT_BURST,
     AUDIT_GATHER_SECONDS,
     AUDIT_RETRY_SECONDS,
+    CONFINE_ANEW_SECONDS,
     HANDOVER_SECONDS,
     RESTART_FORGET_SECONDS,
     RESTART_MOST_SECONDS,
@@ -102,6 +103,10 @@ class Supervisor:
         ] = {}  # the generation that has a connection, by the connection's number
         self._deadline: float | None = None  # when those that finish are ended
         self._restart_at: float | None = None
+        self._anew_at: float | None = None  # when a worker is started for the sake of its confinement
+        self._last_anew = float("-inf")
+        self.confine_anew: Callable[[], None] = lambda: None
+        """Called when another worker would reach what the one that serves is kept from: replace() it by its like."""
         self._restart_after = RESTART_SECONDS
         self._last_death = float("-inf")
         self.restarts = 0
@@ -152,7 +157,7 @@ class Supervisor:
             return 0.01
         if not self._audit_watched:
             return AUDIT_GATHER_SECONDS
-        due = [moment for moment in (self._deadline, self._restart_at) if moment is not None]
+        due = [moment for moment in (self._deadline, self._restart_at, self._anew_at) if moment is not None]
         return max(0.0, min(due) - self._clock()) if due else None
 
     def _on_time(self) -> None:
@@ -165,6 +170,9 @@ class Supervisor:
             self._watch_records(True)
         if self._restart_at is not None and self._clock() >= self._restart_at:
             self._restart()
+        if self._anew_at is not None and self._clock() >= self._anew_at:
+            self._anew_at, self._last_anew = None, self._clock()
+            self.confine_anew()
         if self._deadline is not None and self._clock() >= self._deadline:
             self._end_finishing()
         if self.grants.is_full:
@@ -186,8 +194,13 @@ class Supervisor:
         """Serve by another policy: start a worker for it, which takes over when it says that it serves.
 
         A call is answered by one policy, whichever worker read it. `done` is told whether it has taken over; if not,
-        the one before goes on. One replacement at a time. Raises OSError when no worker can be started.
+        the one before goes on. One replacement at a time: one that was for the same policy gives way. Raises OSError
+        when no worker can be started.
         """
+        if self._starting is not None:
+            starting, self._starting = self._starting, None
+            starting.kill()
+            self._reap(starting)
         self._generation += 1
         self._starting = Worker(policy, self._generation, self._setting)
         self._next = introduce, done
@@ -209,6 +222,9 @@ class Supervisor:
             return
         if worker.confinement is not None and not was_ready:
             self.note("worker", generation=worker.generation, confinement=worker.confinement.fields())
+        if worker is self._serving and worker.wants_confinement_anew:
+            worker.wants_confinement_anew = False
+            self._anew_at = max(self._clock(), self._last_anew + CONFINE_ANEW_SECONDS)
         if worker is self._starting and worker.ready:
             self._take_over(worker)
         for what, number in said:

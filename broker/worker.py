@@ -4,6 +4,7 @@ It gets each connection and its identity from the supervisor, never from a clien
 supervisor does. It has no controlling terminal and hears no signal that is typed at one.
 """
 
+import contextlib
 import resource
 import select
 import socket
@@ -17,6 +18,7 @@ from broker.connection import WATCHED, Connection, Shared, State
 from broker.endings import opener_for
 from broker.helpers import Helpers
 from broker.introduction import (
+    ANEW,
     AUDIT_FAILS,
     AUDIT_WORKS,
     DONE,
@@ -61,6 +63,8 @@ class Worker:
         self._running = True
         self._finishing: set[Connection] | None = None  # those that another worker is to go on with
         self._next_count = 0.0
+        self._wants_confinement_anew = True  # may say so, once
+        self._opener.kept_away = self._kept_away
         self._epoll.register(control, select.EPOLLIN)
         changes = self._opener.mount_changes()
         self._handlers[changes] = lambda events: self._opener.forget_known()
@@ -70,6 +74,13 @@ class Worker:
     def opener(self) -> Opener:
         """What looks and opens for it."""
         return self._opener
+
+    def _kept_away(self) -> None:
+        """An object is out of reach that came or changed since this process was confined: the next one reaches it."""
+        if self._wants_confinement_anew:
+            self._wants_confinement_anew = False
+            with contextlib.suppress(OSError):
+                self._control.send(ANEW)
 
     def run(self) -> None:
         """Serve until the supervisor closes the control connection."""
