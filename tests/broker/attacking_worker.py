@@ -8,6 +8,7 @@ LAYER is one of the confinement that is taken away, or "none". All else is the r
 
 import ctypes
 import json
+import mmap
 import os
 import platform
 import resource
@@ -30,7 +31,8 @@ SECRET, BESIDE, LAYER = sys.argv[1:4]
 RAW: dict[str, tuple[tuple[int, int], tuple[object, ...]]] = {
     "bpf": ((321, 280), (0, None, 0)), "keyctl": ((250, 219), (0, -3, 0)), "init-module": ((175, 105), (None, 0, b"")),
     "perf": ((298, 241), (None, 0, -1, -1, 0)), "io-uring": ((425, 425), (0, None)), "clone3": ((435, 435), (None, 0)),
-    "userfaultfd": ((323, 282), (1,)), "setns": ((308, 268), (0, 0)), "mount": ((165, 40), (b"n", b"/nowhere", b"x", 0, 0)),
+    "userfaultfd": ((323, 282), (1,)), "setns": ((308, 268), (0, 0)),
+    "mount": ((165, 40), (b"n", b"/nowhere", b"x", 0, 0)),
     "open-by-handle": ((304, 265), (-1, None, 0)), "handle-of-name": ((303, 264), (-1, b"", None, None, 0)),
     "vm-read": ((310, 270), (os.getpid(), None, 0, None, 0, 0)), "ptrace": ((101, 117), (16, os.getpid(), 0, 0)),
     "exec-nothing": ((59, 221), (b"/nowhere", None, None)), "memfd": ((319, 279), (b"x", 0)),
@@ -70,8 +72,6 @@ def become_root() -> None:
 
 
 def executable_memory() -> None:
-    import mmap
-
     mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC).close()
 
 
