@@ -2,7 +2,7 @@
 
 A name on a dead FUSE or NFS mount puts whoever touches it to sleep. So the worker forks, the child decides
 and opens as the worker would have, hands over the outcome with the fd, and ends. Rules that this module
-enforces: at most so many at once, in all and for one uid; at its deadline each is killed and its client told;
+enforces: at most so many at once, in all and for one uid; at its deadline each is given up and its client told;
 the worker never waits. A child counts until it is really gone: what sleeps so deep that SIGKILL does not end
 it goes on to cost the one who asked for it.
 
@@ -19,7 +19,7 @@ from typing import Any
 
 import msgspec
 
-from broker.limits import HELPER_SECONDS, HELPERS, HELPERS_PER_UID
+from broker.limits import HELPER_GRACE_SECONDS, HELPER_SECONDS, HELPERS, HELPERS_PER_UID
 from broker.opener import Opener
 from broker.outcome import Outcome
 from broker.plans import Plan
@@ -181,7 +181,7 @@ def _child(answer_to: socket.socket, plan: Plan, opener: Opener, policy: Policy)
         signal.signal(
             signal.SIGALRM, signal.SIG_DFL
         )  # a program that embeds the broker may have had other plans
-        signal.setitimer(signal.ITIMER_REAL, HELPER_SECONDS)
+        signal.setitimer(signal.ITIMER_REAL, HELPER_SECONDS + HELPER_GRACE_SECONDS)
         close_all_but({0, 1, 2, answer_to.fileno(), *opener.fds()})
         if answer_to.recv(len(_GO)) != _GO:
             return

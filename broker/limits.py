@@ -40,6 +40,9 @@ HELPERS_PER_UID = 4
 # Seconds until such a process is killed and the client is told ETIMEDOUT.
 HELPER_SECONDS = 5.0
 
+# Seconds after which its own alarm ends it: a little later, so that its client hears why.
+HELPER_GRACE_SECONDS = 0.25
+
 # Symbolic links on one walk; the kernel's own number (path_resolution(7)).
 LINKS = 40
 

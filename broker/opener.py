@@ -56,6 +56,7 @@ class Opener:
         self._device_systems = device_systems()
         self._facts = DeviceFacts(policy)
         self._remembering: weakref.WeakSet[Plan] = weakref.WeakSet()
+        self._was_root = os.geteuid() == 0
         self.kept_away: Callable[[], None] = lambda: None
         """Called when the policy gives an object and the kernel does not let this process open it."""
 
@@ -145,7 +146,7 @@ class Opener:
             return Outcome(
                 "deny", reason=reason if failure.links else verdict.reason, by_broker=failure.links > 0
             )
-        if failure.errno == errno.EACCES:
+        if failure.errno == errno.EACCES and self._was_root:
             self.kept_away()
         return Outcome("failed", rule=verdict.rule, errno=failure.errno, reason=os.strerror(failure.errno))
 
@@ -177,7 +178,7 @@ class Opener:
         try:
             fd = self._reopen(walked, flags, seen)
         except OSError as error:
-            if error.errno == errno.EACCES:
+            if error.errno == errno.EACCES and self._another_could(walked, flags):
                 self.kept_away()
             return facts._replace(
                 verdict="failed", errno=error.errno or errno.EIO, reason=error.strerror or str(error)
@@ -186,6 +187,14 @@ class Opener:
         if settled and seen.settled:
             self._remember(plan, walked, flags, outcome)
         return outcome
+
+    def _another_could(self, walked: Walked, flags: int) -> bool:
+        """Whether a process that was confined now could open it: root's can have what it takes, another's can not."""
+        if self._was_root:
+            return True
+        mode = flags & os.O_ACCMODE
+        wanted = (os.W_OK if mode != os.O_RDONLY else 0) | (os.R_OK if mode != os.O_WRONLY else 0)
+        return os.access(f"/proc/self/fd/{walked.fd}", wanted, effective_ids=True)  # without asking Landlock
 
     def _reopen(self, walked: Walked, flags: int, seen: Seen) -> int:
         fd = _reopen(walked, flags)

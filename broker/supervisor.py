@@ -448,6 +448,8 @@ class Supervisor:
 
     def _records_waiting(self, worker: Worker) -> None:
         """Write what came; then let more gather, so that a busy worker costs few wake-ups."""
+        if not worker.ready:
+            self._worker_says(worker)  # how it is confined comes before what it did
         self._audit.take(worker.records)
         self._tell_workers()
         self._next_write = self._clock() + AUDIT_GATHER_SECONDS
