@@ -27,7 +27,8 @@ from policy.devices import Device, any_holds
 from policy.patterns import VARIABLE
 from sandboxed.confinement.sandbox import lies_in
 
-_DEVICES = frozenset((FileType.CHAR, FileType.BLOCK))
+_KINDS = {stat.S_IFCHR: FileType.CHAR, stat.S_IFBLK: FileType.BLOCK}
+_DEVICES = frozenset(_KINDS.values())
 _WRITING = int(Rights.WRITE | Rights.APPEND | Rights.TRUNCATE)
 _READING = int(Rights.READ)
 _TERMINALS = "/dev/pts"
@@ -144,7 +145,8 @@ class Reach:
             node = self._real(path)
             if node is None:
                 continue
-            kind, device = self._device(node)
+            needs_facts = any(selector.needs_facts for selector in rule.selectors)
+            kind, device = self._device(node) if needs_facts else _numbered(node)
             if kind in (rule.types or ()) and _is_for(rule, kind, device):
                 _add(self.nodes, node, permissions)
                 self.reached.append(Reached(rule.id, node, permissions))
@@ -263,6 +265,16 @@ def _permissions(rule: Rule) -> int:
     rights = int(rule.rights)
     writing = WRITE if rights & _WRITING else 0
     return writing | (READ if rights & _READING or not writing else 0)
+
+
+def _numbered(node: str) -> tuple[FileType | None, Device | None]:
+    """The kind and the number of the device at `node`, which costs a fiftieth of all that is known of it."""
+    try:
+        status = os.lstat(node)
+    except OSError:
+        return None, None
+    number = (os.major(status.st_rdev), os.minor(status.st_rdev))
+    return _KINDS.get(stat.S_IFMT(status.st_mode)), Device(number)
 
 
 def _is_for(rule: Rule, kind: FileType | None, device: Device | None) -> bool:
