@@ -18,6 +18,9 @@ COMMANDS = {
     "open": ("sandboxed.open_command", "open one file or device through the broker, for a command"),
     "explain": ("broker.commands.explain", "tell what one request would be answered, and why"),
     "check": ("broker.commands.check", "check policy files and show every mistake"),
+    "diff": ("broker.commands.diff", "tell what a policy change grants and takes away"),
+    "replay": ("broker.commands.replay", "tell which recorded decisions another policy would change"),
+    "suggest": ("broker.commands.suggest", "write rules for what was refused, for you to review"),
     "cat": ("broker.commands.cat", "show the policy in force, and what masks what"),
 }
 

@@ -25,7 +25,7 @@ from broker.devicefacts import DeviceFacts, Seen
 from broker.found import DEVICES, device_systems, hidden_name, never_given, object_of, other_names
 from broker.hotpath import expected, open_same
 from broker.limits import PATH_BYTES
-from broker.outcome import Outcome, outcome_fields, refused
+from broker.outcome import Outcome, outcome_fields, refused, shown_names
 from broker.plans import Plan
 from broker.records import printable
 from broker.walk import (
@@ -98,7 +98,7 @@ class Opener:
         try:
             walked = self._walker.walk(plan.request.path, may_block)
         except WalkRefused as refusal:
-            return Outcome("deny", reason=str(refusal))
+            return Outcome("deny", reason=str(refusal), by_broker=True)
         except WalkFailed as failure:
             return self._not_found(plan, failure)
         try:
@@ -113,7 +113,9 @@ class Opener:
         verdict = self._policy.decide(plan.request, plan.peer, None, self._clock())
         if failure.links or not verdict.allowed:
             reason = f"{printable(failure.name)[:PATH_BYTES]}: {os.strerror(failure.errno)}"
-            return Outcome("deny", reason=reason if failure.links else verdict.reason)
+            return Outcome(
+                "deny", reason=reason if failure.links else verdict.reason, by_broker=failure.links > 0
+            )
         return Outcome("failed", rule=verdict.rule, errno=failure.errno, reason=os.strerror(failure.errno))
 
     def _open_object(
@@ -123,12 +125,21 @@ class Opener:
         found = seen.object
         verdict = self._policy.decide(plan.request, plan.peer, found, self._clock())
         device = walked.status.st_rdev if found.type in DEVICES else None
-        facts = Outcome("deny", rule=verdict.rule, reason=verdict.reason, path=walked.path, device=device)
+        facts = Outcome(
+            "deny",
+            rule=verdict.rule,
+            reason=verdict.reason,
+            path=walked.path,
+            device=device,
+            kind=found.type,
+            names=shown_names(found.names),
+            link=found.last_link and device is not None,
+        )
         if not verdict.allowed:
             return facts
-        never = never_given(walked, found.type, self._device_systems) or hidden
-        if never:
-            return facts._replace(reason=never)
+        never = never_given(walked, found.type, self._device_systems)
+        if never or hidden:
+            return facts._replace(reason=never or hidden, by_broker=bool(never))
         flags = _open_flags(verdict.rights, plan.asked.flags)
         if flags & os.O_NOFOLLOW and walked.ends_in_link:
             return facts._replace(verdict="failed", errno=errno.ELOOP, reason="the last component is a link")

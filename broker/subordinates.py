@@ -46,6 +46,14 @@ class Subordinates:
         owners = {owner for owner, first, count in self._ranges if first <= uid < first + count}
         return _resolved(owners) if owners else _NOBODY
 
+    def ranges(self) -> list[tuple[int, int]]:
+        """The first and the last uid of each range; none where the file cannot be read."""
+        try:
+            self._read()
+        except OSError:
+            return []
+        return [(first, first + count - 1) for _, first, count in self._ranges if count]
+
     def _read(self) -> None:
         status = os.stat(self._path)
         read_as = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)

@@ -40,6 +40,11 @@ _WIDER_FACTS = {
 }
 
 
+def client_words(client: Client) -> str:
+    """What a client wants, as the file has it: "group lab and unit web.service"."""
+    return " and ".join(_wanted(one) for one in _single_conditions(client)) or "everybody"
+
+
 def missed_clients(clients: Clients, peer: Peer, narrows: bool) -> str:
     """What each of the clients wants that the peer does not have."""
     return "; or ".join(dict.fromkeys(_which_client(client, peer, narrows) for client in clients))

@@ -187,7 +187,7 @@ class Policy:
 
     def _allows_naming(self, path: str, peer: Peer, object: Object | None) -> list[Entry]:
         entries = self._lookup.allows_at(path, peer, object)
-        return [entry for entry in entries if entry.is_literal] if _is_own_to_each_process(path) else entries
+        return [entry for entry in entries if entry.is_literal] if is_own_to_each_process(path) else entries
 
     def _matching_denies(
         self, path: str, peer: Peer, object: Object | None, rights: int, now: float | None
@@ -201,7 +201,7 @@ class Policy:
                     listed & rights
                     and not rule.is_over(now)
                     and _denies_type(rule, object)
-                    and _device_holds(rule, object) is not False
+                    and device_holds(rule, object) is not False
                     and not _is_excepted(rule, (name,), peer)
                 ):
                     found[rule.id] = rule
@@ -210,7 +210,7 @@ class Policy:
                 listed & rights
                 and not rule.is_over(now)
                 and _denies_type(rule, object)
-                and _device_holds(rule, object) is not False
+                and device_holds(rule, object) is not False
                 and not all(_is_excepted(rule, (name,), peer) for name in names)
             ):
                 found[rule.id] = rule
@@ -223,7 +223,7 @@ class Policy:
             entry
             for entry in candidates
             if object.type in (entry.rule.types or ())
-            and _device_holds(entry.rule, object) is True
+            and device_holds(entry.rule, object) is True
             and (entry.rule.id in by_resolved_path or _is_link_to_device(entry, object))
             and not _is_excepted(entry.rule, (object.path, *object.names), peer)
         ]
@@ -233,7 +233,7 @@ class Policy:
     ) -> Verdict:
         """Return the refusal for want of an allow, and say how far the nearest ones came."""
         named = self._allows_naming(path, peer, object)
-        if not named and not _is_own_to_each_process(path) and self._lookup.is_named(path, peer):
+        if not named and not is_own_to_each_process(path) and self._lookup.is_named(path, peer):
             return _lacking(needed, "none that names this path is for this client")
         if not named:
             return _lacking(needed, "none names this path")
@@ -263,7 +263,7 @@ def _has_groups(client: Client) -> bool:
     return client.groups is not None or client.gids is not None
 
 
-def _is_own_to_each_process(path: str) -> bool:
+def is_own_to_each_process(path: str) -> bool:
     return path in _OWN_TO_EACH_PROCESS or path.startswith(_OWN_DIRECTORY)
 
 
@@ -298,7 +298,7 @@ def _denies_type(rule: Rule, object: Object | None) -> bool:
     return object is not None and (object.type is None or object.type in rule.types)
 
 
-def _device_holds(rule: Rule, object: Object | None) -> bool | None:
+def device_holds(rule: Rule, object: Object | None) -> bool | None:
     """Tell whether the rule's devices and their exceptions hold; without an object, whether they do for every one."""
     if rule.device is None and rule.devices is None and not rule.except_devices:
         return True
@@ -327,7 +327,7 @@ def _is_link_to_device(entry: Entry, object: Object) -> bool:
         and entry.pattern is not None
         and not entry.pattern.recursive
         and object.path.startswith(_DEVICES)
-        and not _is_own_to_each_process(object.path)
+        and not is_own_to_each_process(object.path)
     )
 
 
