@@ -9,7 +9,6 @@ import contextlib
 import errno
 import functools
 import gc
-import json
 import os
 import select
 import signal
@@ -23,7 +22,6 @@ from broker.introduction import AUDIT_FAILS, AUDIT_WORKS, READY, Introduction
 from broker.limits import (
     ACCEPT_BURST,
     AUDIT_GATHER_SECONDS,
-    AUDIT_RETRY_SECONDS,
 )
 from broker.listeners import Listener
 from broker.worker_process import run_worker
@@ -107,7 +105,11 @@ class Supervisor:
 
     def note(self, event: str, **fields: object) -> None:
         """Write an audit record of the supervisor's own."""
-        self._audit.note(json.dumps({"event": event, **fields}, separators=(",", ":")).encode("ascii"))
+        self._audit.note(event, **fields)
+
+    def reopen_audit(self) -> None:
+        """Go on in the file that has the audit's name now."""
+        self._audit.reopen()
 
     def end(self) -> None:
         """End the worker, write what it still had to say, and close all."""
@@ -121,9 +123,7 @@ class Supervisor:
             self._drain()
         with contextlib.suppress(ChildProcessError):
             os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED)
-        self.lost_records = self._audit.blocked
-        if self.lost_records:
-            complain("the last audit records could not be written")
+        self.lost_records = not self._audit.finish(_END_SECONDS)
         for _, connection in self._waiting:
             connection.close()
         self._epoll.close()
@@ -227,15 +227,17 @@ class Supervisor:
 
     def _timeout(self) -> float | None:
         if self._audit.blocked:
-            return AUDIT_RETRY_SECONDS
+            return self._audit.retry_seconds()
         if self._waiting:
             return 0.01
-        return AUDIT_GATHER_SECONDS if not self._audit_watched else None
+        if not self._audit_watched:
+            return AUDIT_GATHER_SECONDS
+        return self._audit.retry_seconds() if self._audit.pending else None
 
     def _on_time(self) -> None:
         if self._waiting:
             self._send_waiting()
-        if self._audit.blocked:
+        if self._audit.pending:
             self._audit.flush()
         self._tell_worker()
         if not self._audit.blocked and time.monotonic() >= self._next_write:
@@ -249,6 +251,6 @@ class Supervisor:
         while time.monotonic() < deadline:
             if ended.poll(100) and not self._audit.take(self._records):
                 return True
-            if self._audit.blocked:
+            if self._audit.pending:
                 self._audit.flush()
         return False

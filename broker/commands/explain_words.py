@@ -4,6 +4,7 @@ import os
 from typing import Any
 
 from broker.explaining import NOT_KNOWN, YES, Explained
+from broker.recordwords import printable_line
 from policy import Object, Peer, Rule, Verdict, rights_words
 from policy.devices import Device
 from policy.explain import Explanation, Near
@@ -140,11 +141,6 @@ def _rule(rule: Rule) -> str:
 def _outside_rows(explained: Explained) -> list[tuple[str, str]]:
     found = explained.sight.outside
     return [] if found is None else [("outside", found.why)]
-
-
-def printable_line(line: str) -> str:
-    """`line` without what a terminal would obey or cannot show."""
-    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in line)
 
 
 def as_json(explained: Explained, digest: str) -> dict[str, Any]:

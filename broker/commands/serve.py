@@ -6,7 +6,7 @@ import os
 import signal
 from collections.abc import Sequence
 
-from broker.audit import AuditLog
+from broker.audit import MODES, REQUIRED, AuditLog, Sink
 from broker.commands.common import Unusable, say
 from broker.commands.policies import audit_to, policy_from
 from broker.identity import Accounts, IdentityReader
@@ -18,11 +18,12 @@ from sandboxed.client import DEFAULT_SOCKET
 from sandboxed.syscalls import signalfd
 
 _STOP = (signal.SIGTERM, signal.SIGINT)
-_HANDLED = (*_STOP, signal.SIGHUP)
+_HANDLED = (*_STOP, signal.SIGHUP, signal.SIGUSR1)
 
 _EPILOG = """\
 The broker opens what its own user can open: start it as root, or as a user for that user's programs.
-It ends on SIGTERM and SIGINT. SIGHUP does nothing: start it anew for a new policy.
+It ends on SIGTERM and SIGINT. SIGHUP does nothing: start it anew for a new policy. On SIGUSR1 it goes on in a new
+audit file: rename the old one before.
 
 exit status: 0 ended by a signal, 1 it failed or lost audit records, 2 it could not start
 """
@@ -31,6 +32,7 @@ exit status: 0 ended by a signal, 1 it failed or lost audit records, 2 it could 
 def main(arguments: Sequence[str]) -> int:
     """Serve until a signal ends it."""
     options = _parser().parse_args(arguments)
+    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGUSR1,))  # the log's rotation may come while it starts
     try:
         policy = policy_from(options.policy)
         audit = audit_to(options.audit, standard=1)
@@ -38,7 +40,7 @@ def main(arguments: Sequence[str]) -> int:
     except (Unusable, ListenError) as error:
         say("serve", error)
         return 2
-    return _serve(policy, audit, listeners)
+    return _serve(policy, audit, options.audit_mode, listeners)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -61,9 +63,17 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--audit",
-        metavar="FILE",
+        metavar="FILE|journal",
         default="-",
-        help="append a JSON line for each decision to FILE (default: -, standard output)",
+        help="append a JSON line for each decision to FILE, or send them to systemd's journal (default: -, standard "
+        "output)",
+    )
+    parser.add_argument(
+        "--audit-mode",
+        choices=MODES,
+        default=REQUIRED,
+        help="while the audit cannot be written: refuse every open, or go on and count what is lost "
+        "(default: %(default)s)",
     )
     return parser
 
@@ -80,12 +90,12 @@ def _listen(policy: Policy, path: str) -> list[Listener]:
     return listeners
 
 
-def _serve(policy: Policy, audit: int, listeners: Sequence[Listener]) -> int:
+def _serve(policy: Policy, audit: Sink, mode: str, listeners: Sequence[Listener]) -> int:
     signal.pthread_sigmask(signal.SIG_BLOCK, _HANDLED)
     try:
         reader = IdentityReader(Accounts(policy))
         signals = signalfd(_HANDLED)
-        supervisor = Supervisor(policy, AuditLog(audit, complain), listeners, reader.of_connection)
+        supervisor = Supervisor(policy, AuditLog(audit, complain, mode), listeners, reader.of_connection)
     except OSError as error:
         for listener in listeners:
             listener.close()
@@ -113,5 +123,7 @@ def _on_signal(fd: int, supervisor: Supervisor) -> None:
         number = int.from_bytes(os.read(fd, 128)[:4], "little")
         if number in _STOP:
             supervisor.stop()
+        elif number == signal.SIGUSR1:
+            supervisor.reopen_audit()
         else:
             complain("this version cannot reload its policy: end it and start it again")
