@@ -17,6 +17,8 @@ COMMANDS = {
     ),
     "open": ("sandboxed.open_command", "open one file or device through the broker, for a command"),
     "explain": ("broker.commands.explain", "tell what one request would be answered, and why"),
+    "access": ("broker.commands.access", "show who can have what, also around the broker"),
+    "device": ("broker.commands.device", "print a selector for a device, ready to paste into a policy"),
     "check": ("broker.commands.check", "check policy files and show every mistake"),
     "diff": ("broker.commands.diff", "tell what a policy change grants and takes away"),
     "replay": ("broker.commands.replay", "tell which recorded decisions another policy would change"),

@@ -10,10 +10,12 @@ import struct
 from typing import NamedTuple
 
 from broker.peers import group_name, user_name
-from broker.walk import Walked, Walker, WalkFailed, WalkRefused
+from broker.walk import MayBlock, Walked, Walker, WalkFailed, WalkRefused
 from policy import Peer, Rights
 
-_READ, _WRITE, _SEARCH = 4, 2, 1
+READ, WRITE = 4, 2
+"""The bits of permissions, as in a mode."""
+_SEARCH = 1
 _WRITING = Rights.WRITE | Rights.APPEND | Rights.TRUNCATE | Rights.CONNECT
 
 # linux/posix_acl_xattr.h and posix_acl.h
@@ -58,6 +60,18 @@ class Permissions(NamedTuple):
             return answers.pop() if len(answers) == 1 else None
         return self._by_group(gids, wanted, mask)
 
+    def lets_by(self, uid: int, gids: frozenset[int]) -> tuple[int, str]:
+        """What it is about that user that counts, in words, and a number to sort by."""
+        if uid == 0:
+            return 0, "root"
+        if uid == self.uid:
+            return 1, "owner"
+        if any((tag, id) == (_ACL_USER, uid) for tag, _, id in self.acl):
+            return 2, "ACL"
+        groups = (self.gid, *(id for tag, _, id in self.acl if tag == _ACL_GROUP))
+        shared = [gid for gid in groups if gid in gids]
+        return (3, f"group {group_name(shared[0])}") if shared else (4, "everybody")
+
     def _by_group(self, gids: frozenset[int], wanted: int, mask: int) -> bool:
         # With an ACL the group bits of the mode are its mask, and the owning group has an entry.
         entries = [
@@ -90,32 +104,63 @@ def _entries(data: bytes) -> tuple[tuple[int, int, int], ...]:
     return tuple(_ACL_ENTRY.iter_unpack(data[4:]))
 
 
+class Way(NamedTuple):
+    """What whoever opens an object must pass."""
+
+    directories: tuple[tuple[str, Permissions], ...]
+    """Those above it, the topmost first, which must be searched."""
+    node: Permissions
+
+    def gives(self, uid: int, gids: frozenset[int] | None, wanted: int) -> bool | None:
+        """Whether that user may do that with the object. None when it depends on groups that are not known."""
+        answers = [permissions.give(uid, gids, _SEARCH) for _, permissions in self.directories]
+        answers.append(self.node.give(uid, gids, wanted))
+        return False if False in answers else None if None in answers else True
+
+
+class WayUnknown(Exception):
+    """A directory above cannot be looked at; the message says which, and why."""
+
+
+def way_to(walker: Walker, walked: Walked, known: dict[str, Permissions] | None = None) -> Way:
+    """The way to what was found. Raises WayUnknown. `known` keeps the directories for further objects."""
+    known = {} if known is None else known
+    directories = _directories(walked.path)
+    for directory in directories:
+        if directory in known:
+            continue
+        try:
+            found = walker.walk(directory)
+        except (MayBlock, WalkFailed, WalkRefused, OSError) as error:
+            raise WayUnknown(f"{directory} cannot be looked at: {error}") from None
+        try:
+            known[directory] = permissions_of(found)
+        finally:
+            os.close(found.fd)
+    return Way(tuple((directory, known[directory]) for directory in directories), permissions_of(walked))
+
+
 def outside(walker: Walker, walked: Walked, peer: Peer, rights: Rights) -> Outside:
     """Whether `peer` could open what was found for `rights` by itself."""
     if peer.uid is None:
         return Outside(None, "the uid is not known")
     who = "root" if peer.uid == 0 else user_name(peer.uid)
-    for directory in _directories(walked.path):
-        try:
-            found = walker.walk(directory)
-        except (WalkFailed, WalkRefused, OSError) as error:
-            return Outside(None, f"{directory} cannot be looked at: {error}")
-        try:
-            permissions = permissions_of(found)
-        finally:
-            os.close(found.fd)
+    try:
+        way = way_to(walker, walked)
+    except WayUnknown as error:
+        return Outside(None, str(error))
+    for directory, permissions in way.directories:
         reaches = permissions.give(peer.uid, peer.gids, _SEARCH)
         if not reaches:
             what = f"directory {directory} is {permissions}"
             return Outside(
                 reaches, f"{what}: {'groups not known' if reaches is None else f'{who} stops there'}"
             )
-    permissions = permissions_of(walked)
-    wanted = (_READ if Rights.READ & rights or not rights & _WRITING else 0) | (
-        _WRITE if rights & _WRITING else 0
+    wanted = (READ if Rights.READ & rights or not rights & _WRITING else 0) | (
+        WRITE if rights & _WRITING else 0
     )
-    possible = permissions.give(peer.uid, peer.gids, wanted)
-    node = f"node is {permissions}"
+    possible = way.node.give(peer.uid, peer.gids, wanted)
+    node = f"node is {way.node}"
     if possible is None:
         return Outside(None, f"{node}: whether {who} can open it depends on groups that are not known")
     return Outside(possible, f"{node}: {who} {'can' if possible else 'cannot'} open it without the broker")

@@ -4,6 +4,7 @@ A broker takes them from a connection (`broker.identity`); here there is none. A
 those of a login, a process's are read from /proc while a pidfd shows that it is still the same process.
 """
 
+import contextlib
 import grp
 import os
 import pwd
@@ -37,13 +38,39 @@ class PeerFinder:
     def user(self, name: str, groups: Sequence[str] | None) -> Peer:
         """The user of that name or number; `groups` are the kernel's, by default those of a login. Raises Unusable."""
         uid = _number_of(name, "user", lambda known: pwd.getpwnam(known).pw_uid)
-        return self._peer(uid, _groups_at_login(uid) if groups is None else _numbers_of(groups))
+        return self._one(uid, _groups_at_login(uid) if groups is None else _numbers_of(groups))
+
+    def accounts(self) -> list[Peer]:
+        """One peer for each uid of the account database, with the groups of a login; by uid.
+
+        A server of accounts may list none of its own: those that the policy names, and the members of groups that it
+        names, are there all the same.
+        """
+        uids = {account.pw_uid for account in pwd.getpwall()}
+        return self.uids(sorted(uids | set(self._named_uids())))
+
+    def _named_uids(self) -> Iterable[int]:
+        names = set(self._policy.user_names)
+        for group in self._policy.group_names:
+            with contextlib.suppress(KeyError, OSError):
+                names.update(grp.getgrnam(group).gr_mem)
+        for name in names:
+            with contextlib.suppress(KeyError, OSError):
+                yield pwd.getpwnam(name).pw_uid
+
+    def uids(self, uids: Iterable[int]) -> list[Peer]:
+        """A peer for each of these uids, with the groups of a login."""
+        reader = IdentityReader(self._accounts)
+        try:
+            return [self._peer(reader, uid, _groups_at_login(uid)) for uid in uids]
+        finally:
+            reader.close()
 
     def process(self, pid: int) -> Peer:
         """The process as it is now: its effective uid and gid, and its groups. Raises Unusable."""
         found = _facts(pid)
         policy = self._policy
-        return self._peer(found.uid, found.gids)._replace(
+        return self._one(found.uid, found.gids)._replace(
             unit=found.process.unit if policy.needs_units else None,
             exe=known_exe(found.process) if policy.needs_exes else None,
             label=found.label if policy.needs_labels else None,
@@ -52,14 +79,17 @@ class PeerFinder:
     def caller(self, groups: Sequence[str] | None) -> Peer:
         """This process itself. Raises Unusable for a group that there is not."""
         own = frozenset((os.getegid(), *os.getgroups()))
-        return self._peer(os.geteuid(), own if groups is None else _numbers_of(groups))
+        return self._one(os.geteuid(), own if groups is None else _numbers_of(groups))
 
-    def _peer(self, uid: int, gids: frozenset[int]) -> Peer:
+    def _one(self, uid: int, gids: frozenset[int]) -> Peer:
         reader = IdentityReader(self._accounts)
         try:
-            peer = reader.peer(uid, gids, self._socket, self._embedded)
+            return self._peer(reader, uid, gids)
         finally:
             reader.close()
+
+    def _peer(self, reader: IdentityReader, uid: int, gids: frozenset[int]) -> Peer:
+        peer = reader.peer(uid, gids, self._socket, self._embedded)
         # More names than the policy has change no verdict: it compares with its own.
         return peer._replace(
             user_names=_with(peer.user_names, _user_names(peer.uid)),

@@ -3,6 +3,8 @@
 import re
 from typing import Any
 
+from broker.commands.common import printable_line
+
 # What the supervisor writes before each record, at the front of the line. A record that a worker made up could say
 # "seq" and "time" once more behind it: this is the one that counts.
 FRONT = re.compile(rb'\{"seq":([0-9]{1,19}),"time":"([0-9TZ:.-]{20,32})",')
@@ -67,13 +69,6 @@ def message_of(record: dict[str, Any]) -> str:
         why_words(record),
     )
     return printable_line("  ".join(words))
-
-
-def printable_line(text: str) -> str:
-    """`text` without what a terminal would obey or cannot show."""
-    if text.isprintable():
-        return text
-    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
 
 
 def _text(value: Any) -> str:

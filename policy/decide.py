@@ -144,12 +144,12 @@ class Policy:
             if denied & needed:
                 return _denied_by(rule)
         allows = self._candidates(request.path, peer, needed, now, object)
-        if not allows:
-            return self._default(request.path, peer, needed, now, object)
         if object is not None:
             allows = self._matching_object(allows, object, peer)
-            if not allows:
-                return _lacking(needed, f"none matches what the path leads to, {_seen(object)}")
+        if not allows and object is not None and self._candidates(request.path, peer, needed, now):
+            return _lacking(needed, f"none matches what the path leads to, {_seen(object)}")
+        if not allows:
+            return self._default(request.path, peer, needed, now)
         return _granted(allows, needed, optional & ~with_implying(denied))
 
     def denies_of(
@@ -228,11 +228,9 @@ class Policy:
             and not _is_excepted(entry.rule, (object.path, *object.names), peer)
         ]
 
-    def _default(
-        self, path: str, peer: Peer, needed: int, now: float | None, object: Object | None = None
-    ) -> Verdict:
+    def _default(self, path: str, peer: Peer, needed: int, now: float | None) -> Verdict:
         """Return the refusal for want of an allow, and say how far the nearest ones came."""
-        named = self._allows_naming(path, peer, object)
+        named = self._allows_naming(path, peer, None)
         if not named and not is_own_to_each_process(path) and self._lookup.is_named(path, peer):
             return _lacking(needed, "none that names this path is for this client")
         if not named:

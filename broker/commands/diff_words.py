@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
+from broker.commands.common import printable_line
 from broker.onmachine import Settled
-from broker.recordwords import printable_line
 from policy import DEFAULT_SOCKET, FileType, Peer, Rule, rights_words
 from policy.clientwords import client_words, listed
 from policy.devicewords import selector_words
