@@ -13,6 +13,7 @@ from typing import Any, BinaryIO, NamedTuple
 from broker.commands.common import Unusable
 from broker.identity import Accounts, IdentityReader
 from broker.limits import RECORD_BYTES
+from broker.peers import user_name
 from policy import DEFAULT_SOCKET, FileType, Object, Peer, Policy, Request, Rights, parse_rights
 from policy.devices import DEVICE_TYPES, Device
 from policy.replaying import Facts
@@ -220,7 +221,8 @@ def _number(text: str) -> tuple[int, int]:
 
 def _moment(text: Any) -> float | None:
     try:
-        return datetime.fromisoformat(_of(str, text)).timestamp()
+        moment = datetime.fromisoformat(_of(str, text))
+        return None if moment.tzinfo is None else moment.timestamp()
     except (TypeError, ValueError, OverflowError):
         return None
 
@@ -271,7 +273,11 @@ class Recall:
         if self._reader is not None and decision.uid is not None and 0 <= decision.uid < 2**32 - 1:
             gids = decision.gids
             known = self._reader.peer(decision.uid, gids or frozenset(), decision.socket, decision.embedded)
-            peer = known if gids is not None else known._replace(gids=None, group_names=None)
+            # To show who it is: a name more than the policy has changes no verdict.
+            named = known
+            if known.user_names is not None:
+                named = known._replace(user_names=known.user_names | {user_name(decision.uid)})
+            peer = named if gids is not None else named._replace(gids=None, group_names=None)
         return peer._replace(
             socket=decision.socket,
             embedded=decision.embedded,

@@ -10,6 +10,7 @@ only that it was not shown. Conditions that this module does not know must be eq
 
 from collections.abc import Iterable, Sequence
 
+from .clients import Clients
 from .coveringclients import NO_NAMES, Names, client_apart, clients_within, single_clients
 from .coveringdevices import device_conditions_met, devices_apart
 from .decide import is_own_to_each_process
@@ -19,6 +20,9 @@ from .paths import split
 from .patterns import PathPattern, parse_pattern
 from .rules import Rule
 from .words import FileType
+
+# Parts of one rule that are compared each for itself; past that only the whole rule is.
+_PARTS = 256
 
 _BELOW_DEV = parse_pattern("/dev/**")
 _ALL_TYPES = frozenset(FileType)
@@ -58,6 +62,18 @@ def narrowed(rule: Rule) -> Rule:
     left = tuple(one for one in clients if not clients_within((one,), rule.except_clients))
     paths = tuple(one for one in rule.paths if not pattern_within(one, rule.except_paths))
     return rule._replace(clients=rule.clients if len(left) == len(clients) else left, paths=paths)
+
+
+def parts_of(rule: Rule, others: Clients, names: Names = NO_NAMES) -> list[Rule]:
+    """Return allows of one client and one device selector each that together are the allow.
+
+    Its paths stay together, for what a path leads to may match another of them.
+    """
+    clients = single_clients(rule.clients, others, names)
+    selectors = [None] if rule.devices is None else [(one,) for one in rule.devices]
+    if len(clients) * len(selectors) > _PARTS:
+        return [rule]
+    return [rule._replace(clients=(one,), devices=some) for one in clients for some in selectors]
 
 
 def without_distant_exceptions(rule: Rule, allow: Rule) -> Rule:

@@ -20,6 +20,7 @@ from .covering import (
     deny_stops_allow,
     gives_nothing,
     narrowed,
+    parts_of,
     paths_apart,
     same_conditions,
     without_distant_exceptions,
@@ -111,6 +112,8 @@ class _Comparison:
             return None
         covers = [one for one in self._allows if rights & one.rights and allow_within(rule, one, self._names)]
         whole = [one for one in covers if not rights & ~int(one.rights)]
+        if not gone and not whole:
+            whole = self._together(rule, rights)
         if whole and not gone:
             return self._terms_gain(whole_rule, rights, whole)
         near = [one for one in self._allows if rights & one.rights and one not in whole]
@@ -129,6 +132,18 @@ class _Comparison:
             witness,
             by_names_alone=witness is None and self._by_names_alone(rule, rights, near + whole, gone),
         )
+
+    def _together(self, rule: Rule, rights: int) -> list[Rule]:
+        """Several allows that give all the rights to some of the clients each, and to all together; or none."""
+        able = [one for one in self._allows if not rights & ~int(one.rights)]
+        others = tuple(client for one in able for client in one.clients + one.except_clients)
+        found: dict[str, Rule] = {}
+        for part in parts_of(rule, others, self._names):
+            cover = next((one for one in able if allow_within(part, one, self._names)), None)
+            if cover is None:
+                return []
+            found[cover.id] = cover
+        return list(found.values())
 
     def _by_names_alone(self, rule: Rule, rights: int, allows: list[Rule], gone: list[Rule]) -> bool:
         return all(paths_apart(deny, rule) for deny in gone) and any(

@@ -7,14 +7,14 @@ after a number of decisions, and it gives an object no names but its own.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice, product
+from itertools import count, islice, product
 from typing import NamedTuple
 
 from .clients import DEFAULT_SOCKET, Client, Clients, Peer
 from .coveringclients import Names, single_clients
 from .coveringdevices import value_language
 from .decide import Policy
-from .devices import DEVICE_TYPES, Device, DeviceSelector, Values
+from .devices import DEVICE_TYPES, SEAT_PROPERTY, Device, DeviceSelector, Values
 from .languages import Language, TooManyStates, of_path, word
 from .patterns import PathPattern, parse_pattern
 from .rules import DENY, Object, Request, Rule
@@ -30,9 +30,11 @@ _PEERS = 48
 _DEVICES = 16
 _TIMES = 12
 _RULES = 64
+_CHOICES = 64
 
 # Of nobody that a rule is likely to name.
 _FREE_ID = 54_321
+_FREE_MAJOR = 4_000
 _FREE_NAME = "someone"
 _BELOW_DEV = parse_pattern("/dev/*")
 
@@ -263,14 +265,15 @@ def _text(inside: list[Language], outside: list[Language]) -> str | None:
 
 
 def _devices(search: Search) -> list[Device]:
-    rule = search.rule
-    own = [
-        tuple(one for one in (rule.device, chosen) if one is not None) for chosen in rule.devices or (None,)
-    ]
-    wanted = [(one.device, *(one.devices or ())) for one in search.denies]
-    wanted += [one.except_devices for one in search.allows]
-    more = [None, *dict.fromkeys(one for selectors in wanted for one in selectors if one is not None)]
-    devices = (_device((*selectors, other) if other else selectors) for other in more for selectors in own)
+    wanted = [(), *(one for rule in search.denies for one in _alternatives(rule))]
+    wanted += [(one,) for rule in search.allows for one in rule.except_devices]
+    avoided = [one for rule in search.allows for some in _alternatives(rule) for one in some]
+    devices = (
+        _device((*own, *more), avoid)
+        for more in dict.fromkeys(wanted)
+        for own in _alternatives(search.rule)
+        for avoid in (avoided, [])
+    )
     found: list[Device] = []
     for device in devices:
         if device is not None and device not in found and len(found) < _DEVICES:
@@ -278,51 +281,63 @@ def _devices(search: Search) -> list[Device]:
     return found
 
 
-def _device(selectors: Sequence[DeviceSelector]) -> Device | None:
-    """A device with what all of `selectors` want; None when that was not found."""
-    properties: dict[str, list[Values]] = {}
-    attributes: dict[str, list[Values]] = {}
-    subsystems: list[Values] = []
-    number = (_FREE_ID % 4096, 0)
-    for one in selectors:
-        if one.numbers is not None:
-            number = one.numbers[0][0], one.numbers[0][1] or 0
-        if one.subsystems is not None:
-            subsystems.append(one.subsystems)
-        for name, values in [*one.properties, *((("ID_SEAT", one.seats),) if one.seats is not None else ())]:
-            properties.setdefault(name, []).append(values)
-        for name, values in one.attributes:
-            attributes.setdefault(name, []).append(values)
-    texts = {
-        name: _value(values)
-        for name, values in [*properties.items(), *((f"/{k}", v) for k, v in attributes.items())]
-    }
-    subsystem = _value(subsystems) if subsystems else "none"
-    if subsystem is None or None in texts.values():
-        return None
-    known = {name: text for name, text in texts.items() if text is not None}
+def _alternatives(rule: Rule) -> list[tuple[DeviceSelector, ...]]:
+    """Selectors that hold together for a device that the rule is for: one of the lists must."""
+    own = (rule.device,) if rule.device is not None else ()
+    return [own] if rule.devices is None else [(*own, one) for one in rule.devices]
+
+
+def _device(selectors: Sequence[DeviceSelector], avoided: Sequence[DeviceSelector]) -> Device | None:
+    """A device with what all of `selectors` want, and if that can be, not what `avoided` do; None if none was found."""
+    wanted, unwanted = _values_by_key(selectors), _values_by_key(avoided)
+    texts: dict[tuple[str, str], str] = {}
+    for key, values in wanted.items():
+        text = _value(values, unwanted.get(key, []))
+        if text is None:
+            return None
+        texts[key] = text
     return Device(
-        number,
-        subsystem,
-        {name: text for name, text in known.items() if not name.startswith("/")},
-        ({name[1:]: text for name, text in known.items() if name.startswith("/")},),
+        _device_number(selectors, avoided),
+        texts.get(_SUBSYSTEM, "none"),
+        {name: text for (sort, name), text in texts.items() if sort == "udev"},
+        ({name: text for (sort, name), text in texts.items() if sort == "attrs"},),
     )
 
 
-def _value(wanted: Sequence[Values]) -> str | None:
-    """A value that each of `wanted` holds, by the first of the first."""
+_SUBSYSTEM = ("subsystem", "")
+
+
+def _values_by_key(selectors: Iterable[DeviceSelector]) -> dict[tuple[str, str], list[Values]]:
+    found: dict[tuple[str, str], list[Values]] = {}
+    for one in selectors:
+        pairs = [(("udev", name), values) for name, values in one.properties]
+        pairs += [(("attrs", name), values) for name, values in one.attributes]
+        pairs += [(("udev", SEAT_PROPERTY), one.seats)] if one.seats is not None else []
+        pairs += [(_SUBSYSTEM, one.subsystems)] if one.subsystems is not None else []
+        for key, values in pairs:
+            found.setdefault(key, []).append(values)
+    return found
+
+
+def _device_number(selectors: Sequence[DeviceSelector], avoided: Sequence[DeviceSelector]) -> tuple[int, int]:
+    numbers = next((one.numbers for one in selectors if one.numbers is not None), ((_FREE_MAJOR, 0),))
+    taken = {number for one in avoided for number in one.numbers or ()}
+    for major, minor in numbers:
+        if minor is None:
+            return major, next(free for free in count() if (major, free) not in taken)
+        if (major, minor) not in taken and (major, None) not in taken:
+            return major, minor
+    major, minor = numbers[0]
+    return major, minor or 0
+
+
+def _value(wanted: Sequence[Values], unwanted: Sequence[Values]) -> str | None:
+    """A value that each of `wanted` holds, and none of `unwanted` if that can be."""
     first, *others = wanted
-    for one in first:
-        text = _text([value_language(one)], []) if isinstance(one, str) else _common(one, others)
-        if text is not None and all(_holds(values, text) for values in others):
-            return text
+    outside = [value_language(value) for values in unwanted for value in values]
+    for avoided in (outside, []):
+        for chosen in islice(product(first, *others), _CHOICES):
+            text = _text([value_language(one) for one in chosen], avoided)
+            if text is not None:
+                return text
     return None
-
-
-def _common(one: object, others: Sequence[Values]) -> str | None:
-    languages = [value_language(values[0]) for values in others]
-    return _text([value_language(one), *languages], [])  # type: ignore[arg-type]
-
-
-def _holds(values: Values, text: str) -> bool:
-    return any(one == text if isinstance(one, str) else one.matches(text) for one in values)
