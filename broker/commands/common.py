@@ -25,4 +25,6 @@ def audit_file(word: str | None) -> str | None:
 
 def printable_line(line: str) -> str:
     """`line` without what a terminal would obey or cannot show, as escape sequences and line ends."""
+    if line.isprintable():
+        return line
     return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in line)

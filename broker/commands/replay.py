@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from broker.commands.audit_options import add_filters, chosen, times_words, who
-from broker.commands.common import Unusable, say
-from broker.commands.explain_words import safe
+from broker.commands.common import Unusable, printable_line, say
 from broker.commands.policies import policy_from
 from broker.policyfiles import TIERS
 from broker.recorded import Reading, Recall
@@ -97,7 +96,7 @@ def _as_text(replay: Replay, reading: Reading, policy: Policy) -> str:
         lines.append(f"and {replay.dropped} decisions beside these, which are too many to tell apart")
     if replay.undecided:
         lines.append(f"{replay.undecided} were answered by a limit, and by no policy")
-    return "\n".join(map(safe, [*lines, *reading.faults()]))
+    return "\n".join(map(printable_line, [*lines, *reading.faults()]))
 
 
 def _group_words(group: Group) -> str:

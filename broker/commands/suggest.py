@@ -7,8 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from broker.commands.audit_options import add_filters, chosen, times_words, who
-from broker.commands.common import Unusable, say
-from broker.commands.explain_words import safe
+from broker.commands.common import Unusable, printable_line, say
 from broker.commands.policies import policy_from
 from broker.policyfiles import TIERS
 from broker.recorded import Reading, Recall
@@ -124,7 +123,7 @@ def _file(found: Suggestions, reading: Reading) -> Iterator[str]:
 
 
 def _comment(text: str, indent: str = "") -> Iterator[str]:
-    for line in textwrap.wrap(safe(text), _WIDTH, break_long_words=False, break_on_hyphens=False):
+    for line in textwrap.wrap(printable_line(text), _WIDTH, break_long_words=False, break_on_hyphens=False):
         yield f"{indent}# {line}"
 
 
