@@ -11,7 +11,6 @@ import os
 import time
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from datetime import datetime
 from typing import Any, BinaryIO
 
@@ -33,21 +32,23 @@ _FOLLOW_SECONDS = 0.2
 _decode = msgspec.json.Decoder().decode
 
 
-@contextmanager
-def opened(name: str) -> Iterator[BinaryIO]:
-    """The file of that name, or standard input, to be read line by line. Raises Unusable, also while it is read."""
+def lines_of(name: str) -> Iterator[tuple[int, bytes]]:
+    """Yield the lines of the file of that name, or of standard input, with their numbers.
+
+    Of one that is longer than any record it yields a piece that is none. Raises Unusable.
+    """
     try:
         with open(0, "rb", closefd=False) if name == STANDARD_INPUT else open(name, "rb") as file:
             # peek() gives fewer bytes only at the end.
-            yield io.BufferedReader(gzip.GzipFile(fileobj=file)) if file.peek(2)[:2] == _GZIP else file
+            is_compressed = file.peek(2)[:2] == _GZIP
+            yield from _numbered(io.BufferedReader(gzip.GzipFile(fileobj=file)) if is_compressed else file)
     except (EOFError, zlib.error) as error:
         raise Unusable(f"the audit {name} cannot be read: {error}") from None
     except OSError as error:
         raise Unusable(f"the audit {name} cannot be read: {error.strerror or error}") from None
 
 
-def lines_of(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
-    """Yield the lines with their numbers; of one that is longer than any record a piece that is none."""
+def _numbered(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
     number = 0
     while line := file.readline(LINE_BYTES):
         number += 1

@@ -5,9 +5,9 @@ Nothing that is read is trusted to be short, printable, or a path.
 """
 
 from collections.abc import Iterator
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
-from broker.auditlines import lines_of, moment_of, opened, record_of
+from broker.auditlines import lines_of, moment_of, record_of
 from broker.identity import Accounts, IdentityReader
 from broker.peers import user_name
 from policy import DEFAULT_SOCKET, FileType, Object, Peer, Policy, Request, Rights, parse_rights
@@ -94,11 +94,7 @@ class Reading:
 
     def __iter__(self) -> Iterator[Decision]:
         """Yield the decisions. Raises Unusable where the file cannot be read."""
-        with opened(self._name) as file:
-            yield from self._decisions(file)
-
-    def _decisions(self, file: BinaryIO) -> Iterator[Decision]:
-        for number, line in lines_of(file):
+        for number, line in lines_of(self._name):
             if not line.strip():
                 continue
             record = record_of(line)

@@ -29,8 +29,8 @@ def start_broker(place: Path) -> Iterator[Callable[..., Broker]]:
     """Starts brokers, and checks each for leaks at the end."""
     brokers: list[Broker] = []
 
-    def start(policy: str, program: Sequence[str] = FDBROKER) -> Broker:
-        broker = Broker(place, policy, program)
+    def start(policy: str, program: Sequence[str] = FDBROKER, options: Sequence[str] = ()) -> Broker:
+        broker = Broker(place, policy, program, options)
         brokers.append(broker)
         return broker
 

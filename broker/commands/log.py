@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from broker.auditlines import STANDARD_INPUT, followed, lines_of, moment_of, opened, record_of
+from broker.auditlines import STANDARD_INPUT, followed, lines_of, moment_of, record_of
 from broker.commands.audit_options import moment, path_pattern
 from broker.commands.common import Unusable, printable_line, say
 from broker.peers import user_name, user_number
@@ -53,6 +53,9 @@ def main(arguments: Sequence[str]) -> int:
     except BrokenPipeError:
         # Whoever read has seen enough. What Python would flush at its end has nowhere to go.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        say("log", f"standard output cannot be written: {error.strerror}")
+        return 2
     except KeyboardInterrupt:
         with contextlib.suppress(OSError):
             sys.stdout.flush()
@@ -199,8 +202,7 @@ class _Shown:
             if follow and name != STANDARD_INPUT:
                 self._show(name, followed(name))
             else:
-                with opened(name) as file:
-                    self._show(name, lines_of(file), follow)
+                self._show(name, lines_of(name), follow)
         except Unusable as error:
             self.unusable = True
             sys.stdout.flush()
