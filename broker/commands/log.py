@@ -51,15 +51,22 @@ def main(arguments: Sequence[str]) -> int:
             show.all_of(name, options.follow)
         sys.stdout.flush()
     except BrokenPipeError:
-        # Whoever read has seen enough. What Python would flush at its end has nowhere to go.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()  # whoever read has seen enough
     except OSError as error:
+        _drop_output()
         say("log", f"standard output cannot be written: {error.strerror}")
         return 2
     except KeyboardInterrupt:
         with contextlib.suppress(OSError):
             sys.stdout.flush()
     return 2 if show.unusable else 0 if show.found else 1
+
+
+def _drop_output() -> None:
+    """What Python would still write at its end has nowhere to go."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, sys.stdout.fileno())
+    os.close(null)
 
 
 def _parser() -> argparse.ArgumentParser:
