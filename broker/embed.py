@@ -17,7 +17,7 @@ import sys
 from collections.abc import Collection, Iterable
 
 from broker.commands.common import Unusable, audit_file, say
-from broker.commands.policies import audit_to, policy_from
+from broker.commands.policies import audit_to, policy_to_serve, servable
 from broker.connections import made_inside, make_inside
 from broker.embedded import EmbeddedBroker
 from broker.installation import import_trees, own_trees, refuse_writable
@@ -69,7 +69,7 @@ def embed(
     if len(os.listdir("/proc/self/task")) > 1:
         raise RuntimeError("embed() must come before other threads: they would stay behind, privileged")
     _check(net, weak, ro, rw)
-    loaded = policy if isinstance(policy, Policy) else policy_from(os.fspath(policy))
+    loaded = servable(policy) if isinstance(policy, Policy) else policy_to_serve(os.fspath(policy))
     trusted = [*own_trees(), *([] if isinstance(policy, Policy) else [os.fspath(policy)])]
     trusted += [path for path in (audit_file(audit), _own_program()) if path is not None]
     writable = [os.path.abspath(path) for path in rw]

@@ -12,10 +12,12 @@ from broker.found import device_systems, hidden_name, never_given, object_of, ot
 from broker.outside import Outside, outside
 from broker.records import printable
 from broker.walk import MayBlock, Walked, Walker, WalkFailed, WalkRefused
-from policy import Object, Peer, Policy, Request
+from policy import Object, Peer, Policy, Request, Rule, rights_words
 from policy.devices import any_holds
 from policy.explain import Explanation, explain, literals_to_try
+from policy.keeping import given_rights
 from policy.paths import shape_fault
+from policy.words import with_implied
 
 YES = "allowed"
 NO = "denied"
@@ -58,9 +60,19 @@ def explained(policy: Policy, request: Request, peer: Peer, now: float | None = 
     if sight.linked is not None and not sight.refusal:
         sight = sight._replace(refusal=hidden_name(sight.linked, considered))
     explanation = explain(policy, request, peer, sight.object, now, sight.same)
+    lost = _lost(request, explanation.verdict.rule)
+    if explanation.verdict.allowed and lost:
+        sight = sight._replace(refusal=f"this version cannot give {', '.join(lost)}")
     if not explanation.verdict.allowed or sight.refusal:
         return Explained(NO, explanation, sight)
     return Explained(NOT_KNOWN if sight.unseen else YES, explanation, sight)
+
+
+def _lost(request: Request, rule: Rule | None) -> list[str]:
+    """Rights that are needed and that the rule lists, but that no open gives."""
+    if rule is None:
+        return []
+    return rights_words(with_implied(int(request.needed)) & int(rule.rights) & ~int(given_rights(rule)))
 
 
 def _look(policy: Policy, request: Request, peer: Peer, now: float | None) -> Sight:

@@ -20,11 +20,11 @@ from broker.subordinates import Subordinates
 from broker.walk import MayBlock, Walked, Walker, WalkFailed, WalkRefused
 from policy import DEFAULT_SOCKET, DENY, Object, PathPattern, Peer, Policy, Request, Rule
 from policy.clients import Client, allow_admits
-from policy.covering import may_meet
-from policy.coveringclients import Names
 from policy.diff import NOT_DECIDED, RIGHTS, Gain
 from policy.paths import split
 from policy.variables import certainly, variables_of
+from policy.within import may_meet
+from policy.within_clients import Names
 from policy.witnesses import Witness, parts
 
 # Names below /dev that are read, and decisions for one rule: some seconds.
@@ -73,6 +73,8 @@ class _Thing(NamedTuple):
     after: Object
     same: tuple[str, ...]
     """Literal paths of either policy that are other names of it."""
+    linked: bool
+    """Whether others can make hard links to it: found.hidden_name()."""
 
 
 def known_names(*policies: Policy) -> Names:
@@ -166,8 +168,8 @@ class Machine:
 
     def _gains(self, request: Request, somebody: _Somebody, thing: _Thing) -> bool:
         return _is_allowed(
-            self._after, request, somebody.after, thing.after, thing.same, self._now
-        ) and not _is_allowed(self._before, request, somebody.before, thing.before, thing.same, self._now)
+            self._after, request, somebody.after, thing.after, thing, self._now
+        ) and not _is_allowed(self._before, request, somebody.before, thing.before, thing, self._now)
 
     # Users
 
@@ -273,7 +275,7 @@ class Machine:
             return None
         before, after = (facts.all_of(found, walked) for facts in self._facts)
         same = [name for name, status in self._literal_names() if is_same(walked.status, status)]
-        return _Thing(path, before, after, tuple(same))
+        return _Thing(path, before, after, tuple(same), walked.linked_by_others)
 
     def _walked(self, path: str) -> Walked | None:
         try:
@@ -333,13 +335,13 @@ def _literals(policy: Policy) -> set[str]:
 
 
 def _is_allowed(
-    policy: Policy, request: Request, peer: Peer, found: Object, same: tuple[str, ...], now: float
+    policy: Policy, request: Request, peer: Peer, found: Object, thing: _Thing, now: float
 ) -> bool:
     """What the broker would answer: it tries those other names alone that the policy tells it to."""
-    if not same:
+    if not thing.same and not thing.linked:
         return policy.decide(request, peer, found, now).allowed
     considered = policy.consider(request, peer, now)
-    if considered.refusal is not None:
+    if considered.refusal is not None or (thing.linked and considered.has_hidden_names):
         return False
-    names = tuple(name for name in same if name in considered.deny_literals and name not in found.names)
+    names = tuple(name for name in thing.same if name in considered.deny_literals and name not in found.names)
     return policy.decide(request, peer, found._replace(names=(*found.names, *names)), now).allowed

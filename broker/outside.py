@@ -51,7 +51,7 @@ class Permissions(NamedTuple):
             return True
         if uid == self.uid:
             return not wanted & ~(self.mode >> 6)
-        mask = next((bits for tag, bits, _ in self.acl if tag == _ACL_MASK), 7)
+        mask = self._mask()
         named = [bits for tag, bits, id in self.acl if (tag, id) == (_ACL_USER, uid)]
         if named:
             return not wanted & ~(named[0] & mask)
@@ -72,14 +72,26 @@ class Permissions(NamedTuple):
         shared = [gid for gid in groups if gid in gids]
         return (3, f"group {group_name(shared[0])}") if shared else (4, "everybody")
 
-    def _by_group(self, gids: frozenset[int], wanted: int, mask: int) -> bool:
+    def named_to(self, wanted: int) -> tuple[frozenset[int], frozenset[int]]:
+        """The users that an ACL names, and the groups, that have the `wanted` bits."""
+        mask = self._mask()
+        users = {id for tag, bits, id in self.acl if tag == _ACL_USER and not wanted & ~(bits & mask)}
+        groups = {gid for gid, bits in self._by_gid(mask) if not wanted & ~bits}
+        return frozenset(users), frozenset(groups)
+
+    def _mask(self) -> int:
+        return next((bits for tag, bits, _ in self.acl if tag == _ACL_MASK), 7)
+
+    def _by_gid(self, mask: int) -> list[tuple[int, int]]:
         # With an ACL the group bits of the mode are its mask, and the owning group has an entry.
-        entries = [
+        return [
             (self.gid if tag == _ACL_GROUP_OBJ else id, bits & mask)
             for tag, bits, id in self.acl
             if tag in (_ACL_GROUP_OBJ, _ACL_GROUP)
         ] or [(self.gid, self.mode >> 3)]
-        of_user = [bits for gid, bits in entries if gid in gids]
+
+    def _by_group(self, gids: frozenset[int], wanted: int, mask: int) -> bool:
+        of_user = [bits for gid, bits in self._by_gid(mask) if gid in gids]
         if of_user:
             return any(not wanted & ~bits for bits in of_user)
         return not wanted & ~self.mode

@@ -98,7 +98,7 @@ class Reading:
             if not line.strip():
                 continue
             record = record_of(line)
-            decision = None if record is None else _decision(number, record)
+            decision = None if record is None else decision_of(number, record)
             if decision is not None:
                 self.decisions += 1
                 yield decision
@@ -129,7 +129,7 @@ class Reading:
         return told
 
 
-def _decision(line: int, record: dict[str, Any]) -> Decision | None:
+def decision_of(line: int, record: dict[str, Any]) -> Decision | None:
     """The decision that a record holds; None where it holds none, or not what each must."""
     try:
         return _checked(line, record) if record["event"] in ("open", "check") else None

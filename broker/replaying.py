@@ -4,9 +4,11 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from broker.recorded import ALLOW, BUSY, DENY, FAILED, Decision, Recall
+from policy import ALLOW as POLICY_ALLOW
 from policy import FileType, Policy, Rights, Rule, rights_words
 from policy.clientwords import listed
 from policy.explain import explain
+from policy.keeping import given_rights
 from policy.replaying import DENIED, NOT_KNOWN, Facts, Judgement, judged
 from policy.words import with_implied
 
@@ -58,6 +60,11 @@ class Replayer:
 
     def __init__(self, policy: Policy, recall: Recall) -> None:
         self._policy = policy
+        # What this version cannot give, a rule does not give, whatever it says.
+        self._rules = [
+            rule._replace(rights=given_rights(rule)) if rule.action == POLICY_ALLOW else rule
+            for rule in policy.rules
+        ]
         self._recall = recall
         self._known: dict[object, _Answer] = {}
 
@@ -102,7 +109,7 @@ class Replayer:
 
     def _judged(self, decision: Decision) -> _Answer:
         facts = self._recall.facts(decision)
-        judgement = judged(self._policy.rules, facts)
+        judgement = judged(self._rules, facts)
         was = _was(decision)
         if decision.verdict == DENY:
             return self._after_refusal(decision, facts, judgement, was)
@@ -170,7 +177,7 @@ def _why_unknown(facts: Facts, judgement: Judgement) -> str:
     rules = judgement.open_rules
     missing = list(dict.fromkeys(what for rule in rules for what in _missing(rule, facts)))
     why = f": {', '.join(missing)}" if missing else ""
-    return f"it depends on {listed([rule.id for rule in rules])}, and the record lacks facts{why}"
+    return f"not known: it depends on {listed([rule.id for rule in rules])}, and the record lacks facts{why}"
 
 
 def _missing(rule: Rule, facts: Facts) -> Iterable[str]:

@@ -1,242 +1,140 @@
-"""Whether one rule is for all that another is for, by their conditions alone: the algebra of a difference.
+"""Which clients and patterns take in others: what one rule says for all whom another one means.
 
-Each answer is a proof or none: True is certain for every request, peer, object and time that there could be, False says
-only that it was not shown. Conditions that this module does not know must be equal.
-
-- A path pattern is compared with several at once: `/dev/[ab]` lies in /dev/a and /dev/b.
-- A deny's literal path, and a literal exception of an allow, also mean the object by its other names (hard links): a
-  pattern that matches the same path does not, and so only the same literal takes its place.
+Everything here errs on one side: what is said to be covered is, and what is covered may not be recognised.
 """
 
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from itertools import product
+from typing import Any, Generic, TypeVar
 
-from .clients import Clients
-from .coveringclients import NO_NAMES, Names, client_apart, clients_within, single_clients
-from .coveringdevices import device_conditions_met, devices_apart
-from .decide import is_own_to_each_process
-from .devices import DEVICE_TYPES
-from .languages import is_empty, of_path
-from .paths import split
-from .patterns import PathPattern, parse_pattern
-from .rules import Rule
-from .words import FileType
+from .clients import Client
+from .patterns import Glob, PathPattern
+from .variables import AnyHome, Variables, possibly
 
-# Parts of one rule that are compared each for itself; past that only the whole rule is.
-_PARTS = 256
+Value = TypeVar("Value")
 
-_BELOW_DEV = parse_pattern("/dev/**")
-_ALL_TYPES = frozenset(FileType)
+# Single clients that one with several conditions is taken apart into; one that makes more stays whole.
+_MOST_ATOMS = 64
+_KEPT_ATOMS = 16_384
 
-# Conditions that have their own comparison here, and what is no condition. Others of a rule must be equal.
-_COMPARED = frozenset(
-    (
-        *("rights", "types", "paths", "except_paths", "clients", "except_clients", "until"),
-        *("device", "devices", "except_devices"),
-    )
-)
-_NO_CONDITION = frozenset(("id", "file", "line", "name", "action", "terms", "accept"))
+_MEMBERS = ("users", "uids", "groups", "gids", "sockets", "units", "exes", "labels")
+_EVERYBODY = Client()
+_NO_VARIABLES = Variables(None, None, None)
+_ANYTHING = PathPattern("/**", (), True)
 
 
-def same_conditions(one: Rule, other: Rule) -> bool:
-    """Tell whether two rules say the same, wherever they stand."""
-    return all(getattr(one, field) == getattr(other, field) for field in _ALIKE)
+@lru_cache(_KEPT_ATOMS)
+def atoms(client: Client) -> tuple[Client, ...]:
+    """Return clients with one member in each condition, any of which matches whenever `client` does, and only then."""
+    conditions = [(field, getattr(client, field)) for field in _MEMBERS]
+    listed = [
+        [(field, _one_of(members, member)) for member in members]
+        for field, members in conditions
+        if members is not None
+    ]
+    count = 1
+    for choices in listed:
+        count *= len(choices)
+    if count > _MOST_ATOMS:
+        return (client,)
+    return tuple(client._replace(**dict(chosen)) for chosen in product(*listed))
 
 
-_ALIKE = tuple(field for field in Rule._fields if field not in ("id", "file", "line", "name", "accept"))
+def _one_of(members: Any, member: Any) -> Any:
+    return (member,) if isinstance(members, tuple) else frozenset((member,))
 
 
-def gives_nothing(rule: Rule) -> bool:
-    """Tell whether the allow, narrowed(), never matches: its own conditions leave nothing."""
-    selects = rule.device is not None or rule.devices is not None
-    return (
-        not rule.types
-        or (selects and not rule.types & DEVICE_TYPES)
-        or not rule.clients
-        or not (rule.paths or _addresses(rule))
-    )
+@lru_cache(_KEPT_ATOMS)
+def wider_than(atom: Client) -> tuple[Client, ...]:
+    """Return clients that match whenever `atom` does: itself, and each of its conditions alone."""
+    single = [
+        _EVERYBODY._replace(**{field: getattr(atom, field)})
+        for field in (*_MEMBERS, "any_account")
+        if getattr(atom, field) != getattr(_EVERYBODY, field)
+    ]
+    return (atom, *single) if len(single) > 1 else (atom,)
 
 
-def narrowed(rule: Rule) -> Rule:
-    """Return the allow without those of its clients and paths that its exceptions take back whole."""
-    clients = single_clients(rule.clients, rule.except_clients)
-    left = tuple(one for one in clients if not clients_within((one,), rule.except_clients))
-    paths = tuple(one for one in rule.paths if not pattern_within(one, rule.except_paths))
-    return rule._replace(clients=rule.clients if len(left) == len(clients) else left, paths=paths)
+class _Node(Generic[Value]):
+    """A place in the trie: the values of patterns that end here, and the patterns that go on."""
+
+    __slots__ = ("below", "globs", "here", "literals", "prefix_lengths")
+
+    def __init__(self) -> None:
+        self.here: list[Value] = []
+        self.below: list[Value] = []
+        self.literals: dict[str, _Node[Value]] = {}
+        # By the literal text that they begin with, and by their whole text.
+        self.globs: dict[str, dict[str, tuple[Glob, _Node[Value]]]] = {}
+        self.prefix_lengths: tuple[int, ...] = ()
+
+    def child(self, component: str | Glob) -> "_Node[Value]":
+        if isinstance(component, str):
+            node = self.literals.get(component)
+            if node is None:
+                node = self.literals[component] = _Node()
+            return node
+        length = len(component.prefix)
+        if length not in self.prefix_lengths:
+            self.prefix_lengths = tuple(sorted((*self.prefix_lengths, length)))
+        same_prefix = self.globs.setdefault(component.prefix, {})
+        return same_prefix.setdefault(component.text, (component, _Node()))[1]
+
+    def matching(self, component: str) -> "list[_Node[Value]]":
+        """Return the nodes of what matches a component of a path."""
+        same = self.literals.get(component)
+        nodes = [] if same is None else [same]
+        for length in self.prefix_lengths:
+            same_prefix = self.globs.get(component[:length])
+            if same_prefix is not None and length <= len(component):
+                nodes += [node for glob, node in same_prefix.values() if glob.matches(component)]
+        return nodes
+
+    def covering(self, component: str | Glob) -> "list[_Node[Value]]":
+        """Return the nodes of what matches whatever `component` does."""
+        if isinstance(component, str):
+            return self.matching(component)
+        # The same text, or a shorter beginning with a star behind it.
+        wider = {component.text: component.prefix}
+        for length in self.prefix_lengths:
+            if length <= len(component.prefix):
+                wider[f"{component.prefix[:length]}*"] = component.prefix[:length]
+        found = [self.globs.get(prefix, {}).get(text) for text, prefix in wider.items()]
+        return [one[1] for one in found if one is not None]
 
 
-def parts_of(rule: Rule, others: Clients, names: Names = NO_NAMES) -> list[Rule]:
-    """Return allows of one client and one device selector each that together are the allow.
+class Patterns(Generic[Value]):
+    """Values under patterns without variables, found by the patterns that they take in."""
 
-    Its paths stay together, for what a path leads to may match another of them.
-    """
-    clients = single_clients(rule.clients, others, names)
-    selectors = [None] if rule.devices is None else [(one,) for one in rule.devices]
-    if len(clients) * len(selectors) > _PARTS:
-        return [rule]
-    return [rule._replace(clients=(one,), devices=some) for one in clients for some in selectors]
+    def __init__(self, entries: Iterable[tuple[PathPattern, Value]]) -> None:
+        """Those of patterns with variables are left out."""
+        self._root: _Node[Value] = _Node()
+        for pattern, value in entries:
+            if pattern.variables:
+                continue
+            node = self._root
+            for component in pattern.components:
+                node = node.child(component)
+            (node.below if pattern.recursive else node.here).append(value)
 
+    def matching(self, path: Sequence[str]) -> list[Value]:
+        """Return the values of all patterns that match the path of these components."""
+        return self._found(path, recursive=False)
 
-def without_distant_exceptions(rule: Rule, allow: Rule) -> Rule:
-    """Return `rule` without exceptions of paths that `allow` does not name."""
-    near = (one for one in rule.except_paths if any(may_meet(one, path) for path in allow.paths))
-    return rule._replace(except_paths=tuple(near))
+    def covering(self, pattern: PathPattern) -> list[Value]:
+        """Return values of patterns that match whatever `pattern` means, for whoever asks."""
+        if pattern.variables:
+            meant = possibly(pattern, _NO_VARIABLES)
+            pattern = _ANYTHING if isinstance(meant, AnyHome) else meant
+        return self._found(pattern.components, pattern.recursive)
 
-
-def allow_within(inner: Rule, outer: Rule, names: Names = NO_NAMES) -> bool:
-    """Tell whether the allow `outer` matches whenever the allow `inner` does. Rights and terms are not looked at."""
-    return (
-        _others_equal(inner, outer)
-        and (outer.until is None or (inner.until is not None and inner.until <= outer.until))
-        and (inner.types or _ALL_TYPES) <= (outer.types or _ALL_TYPES)
-        and device_conditions_met(outer, (inner,))
-        and clients_within(inner.clients, outer.clients, names)
-        and clients_within(outer.except_clients, inner.except_clients, names, possibly=True)
-        and _paths_within(inner, outer)
-        and _literally_within(outer.except_paths, inner.except_paths)
-    )
-
-
-def deny_stops_allow(deny: Rule, allow: Rule, names: Names = NO_NAMES, also: Rule | None = None) -> bool:
-    """Tell whether `deny` matches whenever `allow` does, or, with a deny `also`, whenever both of these do.
-
-    Rights are not looked at.
-    """
-    both = (allow,) if also is None else (allow, also)
-    return bool(
-        (_others_absent(deny) or (also is not None and _others_equal(deny, also)))
-        and (deny.until is None or any(one.until is not None and one.until <= deny.until for one in both))
-        and (deny.types is None or any(one.types is not None and one.types <= deny.types for one in both))
-        and device_conditions_met(deny, both)
-        and (
-            not deny.clients
-            or clients_within(allow.clients, deny.clients, names)
-            or (also and also.clients and clients_within(also.clients, deny.clients, names, possibly=True))
-        )
-        and _exceptions_spare_nobody(deny, both, names)
-        and _paths_stopped(deny, allow, also)
-    )
-
-
-def deny_misses_allow(deny: Rule, allow: Rule, names: Names = NO_NAMES) -> bool:
-    """Tell whether `deny` never matches where `allow` does, whatever names an object has."""
-    types = allow.types or _ALL_TYPES
-    return (
-        (deny.types is not None and not types & deny.types)
-        or devices_apart(deny, allow, types)
-        or _clients_apart(deny, allow, names)
-    )
-
-
-def paths_apart(deny: Rule, allow: Rule) -> bool:
-    """Tell whether no path that `allow` matches is one that `deny` matches. Other names of an object may be."""
-    left = [one for one in allow.paths if not pattern_within(one, deny.except_paths)]
-    if not deny.paths:
-        return not left
-    return not any(may_meet(one, other) for one in left for other in deny.paths)
-
-
-def _exceptions_spare_nobody(deny: Rule, both: tuple[Rule, ...], names: Names) -> bool:
-    """Whether no peer that all of `both` are for is one of the deny's exceptions."""
-    return all(
-        any(clients_within((one,), rule.except_clients, names) for rule in both)
-        for one in deny.except_clients
-    )
-
-
-def _clients_apart(deny: Rule, allow: Rule, names: Names) -> bool:
-    if clients_within(allow.clients, deny.except_clients, names):
-        return True
-    if not deny.clients:
-        return False
-    return clients_within(deny.clients, allow.except_clients, names, possibly=True) or all(
-        client_apart(one, other) for one in allow.clients for other in deny.clients
-    )
-
-
-def may_meet(one: PathPattern, other: PathPattern) -> bool:
-    """Tell whether a path may match both patterns; of patterns with variables, for anybody."""
-    return not is_empty([of_path(one), of_path(other)])
-
-
-def pattern_within(inner: PathPattern, outer: Iterable[PathPattern]) -> bool:
-    """Tell whether each path that `inner` matches, one of `outer` does, as whoever asks reads their variables."""
-    others = list(outer)
-    if any(one.text == inner.text for one in others):
-        return True
-    fixed = [one for one in others if not one.variables]
-    if inner.literal:
-        return any(one.matches(split(inner.text)) for one in fixed)
-    return bool(fixed) and is_empty([of_path(inner)], [of_path(one) for one in fixed])
-
-
-def _paths_within(inner: Rule, outer: Rule) -> bool:
-    """Whether an allow's paths, asked for and led to, are all another's."""
-    for pattern in inner.paths:
-        if pattern.literal and is_own_to_each_process(pattern.text):
-            # Each process has its own: only a rule that names it literally gives it.
-            if not any(one.text == pattern.text for one in outer.paths):
-                return False
-        elif not pattern_within(pattern, outer.paths):
-            return False
-    return _links_within(inner, outer)
-
-
-def _links_within(inner: Rule, outer: Rule) -> bool:
-    """Whether a link to a device below /dev that `inner` takes by its name alone is one for `outer` too."""
-    types = inner.types or _ALL_TYPES
-    asked = [pattern for pattern in inner.paths if not pattern.recursive]
-    if len(types) != 1 or not types <= DEVICE_TYPES or not asked:
-        return True
-    if pattern_within(_BELOW_DEV, outer.paths):
-        return True  # what such a link leads to lies below /dev
-    direct = [one for one in outer.paths if not one.recursive]
-    return outer.types == types and all(pattern_within(pattern, direct) for pattern in asked)
-
-
-def _literally_within(inner: Sequence[PathPattern], outer: Sequence[PathPattern]) -> bool:
-    """Whether each name that `inner` matches `outer` does, and what literals name besides by other names."""
-    everything = any(one.text == "/**" for one in outer)
-    texts = {one.text for one in outer}
-    return everything or all(
-        one.text in texts or (not _is_tried_by_name(one) and pattern_within(one, outer)) for one in inner
-    )
-
-
-def _is_tried_by_name(pattern: PathPattern) -> bool:
-    """Whether the broker tries if it is another name of an object: a literal, and what may be one for somebody."""
-    return pattern.literal or bool(pattern.variables)
-
-
-def _paths_stopped(deny: Rule, allow: Rule, also: Rule | None) -> bool:
-    """Whether the path that `allow` needs, or a name that `also` needs, is one that `deny` stops."""
-    if also is not None and _names_within(also, deny):
-        return True
-    spared = any(may_meet(one, other) for one in deny.except_paths for other in allow.paths)
-    return not spared and (not deny.paths or all(pattern_within(one, deny.paths) for one in allow.paths))
-
-
-def _names_within(inner: Rule, outer: Rule) -> bool:
-    """Whether each name that the deny `inner` stops is one that the deny `outer` does."""
-    if outer.paths and (not inner.paths or not _literally_within(inner.paths, outer.paths)):
-        return False
-    return all(pattern_within(one, inner.except_paths) for one in outer.except_paths)
-
-
-def _others_equal(one: Rule, other: Rule) -> bool:
-    return _addresses(one) == _addresses(other) and all(
-        getattr(one, field) == getattr(other, field) for field in _UNKNOWN
-    )
-
-
-def _others_absent(rule: Rule) -> bool:
-    return not _addresses(rule) and all(
-        getattr(rule, field) == Rule._field_defaults.get(field) for field in _UNKNOWN
-    )
-
-
-def _addresses(rule: Rule) -> object:
-    """What the rule listens at, where this version knows such rules: they are for no path."""
-    return getattr(rule.terms, "addresses", ())
-
-
-_UNKNOWN = tuple(field for field in Rule._fields if field not in _COMPARED | _NO_CONDITION)
+    def _found(self, components: Sequence[str | Glob], recursive: bool) -> list[Value]:
+        found: list[Value] = []
+        nodes = [self._root]
+        for component in components:
+            found += [value for node in nodes for value in node.below]
+            nodes = [one for node in nodes for one in node.covering(component)]
+        for node in nodes:
+            found += node.below if recursive else node.here
+        return found

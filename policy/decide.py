@@ -2,7 +2,9 @@
 
 The laws that are enforced here:
 - A request whose path has the wrong shape, or that needs no right, is refused before anything else.
-- One matching allow must list every needed right; rights of several rules never add up.
+- One matching allow must list every needed right; rights of several rules never add up. Of several such the one
+  with most of the optional rights is taken, then one that is not exclusive, then that of the longest lease.
+- A rule that has addresses is for no path.
 - A deny that may match and lists a needed right refuses; one that lists an optional right takes it away.
 - An allow must match the asked path and the resolved one. The one exception is a last component that is a
   link to a device below /dev of the one type that the rule names, asked for by a pattern without `**`.
@@ -343,10 +345,17 @@ def _with_literal_exceptions(
 
 
 def _granted(allows: list[Entry], needed: int, optional: int) -> Verdict:
-    """Choose among the allows that would do. Whatever orders rules by their terms belongs before the id."""
+    """Choose among the allows that would do, as law 8 of the language has it."""
 
-    def preference(entry: Entry) -> tuple[int, str]:
-        return -without_implied(entry.rights & optional).bit_count(), entry.rule.id
+    def preference(entry: Entry) -> tuple[int, bool, float, str]:
+        terms = entry.rule.terms
+        lease = float("inf") if terms.lease is None else terms.lease
+        return (
+            -without_implied(entry.rights & optional).bit_count(),
+            terms.exclusive,
+            -lease,
+            entry.rule.id,
+        )
 
     chosen = min(allows, key=preference) if len(allows) > 1 else allows[0]
     rule = chosen.rule

@@ -11,10 +11,17 @@ Terms are compared only between an allow and those that gave the same before.
 Imported by commands alone: a broker that serves never loads it.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from itertools import islice
 from typing import NamedTuple
 
-from .covering import (
+from .decide import Policy
+from .languages import TooManyStates, of_path, word
+from .loosening import looser
+from .paths import split
+from .patterns import PathPattern
+from .rules import ALLOW, DENY, Rule, SocketDeclaration
+from .within import (
     allow_within,
     deny_misses_allow,
     deny_stops_allow,
@@ -25,10 +32,7 @@ from .covering import (
     same_conditions,
     without_distant_exceptions,
 )
-from .coveringclients import NO_NAMES, Names
-from .decide import Policy
-from .loosening import looser
-from .rules import ALLOW, DENY, Rule, SocketDeclaration
+from .within_clients import NO_NAMES, Names
 from .witnesses import Search, Witness, find_witness
 from .words import NO_RIGHTS, Rights, with_implying
 
@@ -38,6 +42,10 @@ NOT_DECIDED = "not decided"
 RIGHTS = "rights"
 TERMS = "terms"
 SOCKET = "socket"
+
+# Allows of the other policy that a search for a request that shows the difference looks at.
+_COMPARED = 64
+_OTHERS = 8  # of those that do not lie near it
 
 # Who may connect to a socket may write it (unix(7)).
 _CONNECT_BITS = 0o222
@@ -77,6 +85,50 @@ def gains(before: Policy, after: Policy, names: Names = NO_NAMES, now: float | N
     return [gain for gain in found if gain is not None] + _socket_gains(before, after)
 
 
+class _ByPath:
+    """Finds the rules that may be for every path that another one is for: those that are for one of them at least."""
+
+    def __init__(self, rules: Sequence[Rule]) -> None:
+        self._everywhere = [rule for rule in rules if not rule.paths]
+        # By the text that a pattern begins with literally; those with variables by all of theirs.
+        self._fixed: dict[str, list[tuple[PathPattern, Rule]]] = {}
+        self._varying: dict[str, list[Rule]] = {}
+        for rule in rules:
+            for pattern in rule.paths:
+                if pattern.variables:
+                    self._varying.setdefault(pattern.text, []).append(rule)
+                else:
+                    self._fixed.setdefault(pattern.literal_start, []).append((pattern, rule))
+        self._lengths = sorted({len(start) for start in self._fixed})
+
+    def like(self, rule: Rule) -> list[Rule]:
+        """Return the candidates, each once, by id."""
+        found = list(self._everywhere)
+        for pattern in rule.paths[:1]:
+            found += self._varying.get(pattern.text, [])
+            found += self._matching(_sample(pattern))
+        return sorted({one.id: one for one in found}.values(), key=lambda one: one.id)
+
+    def _matching(self, path: str) -> list[Rule]:
+        components = split(path)
+        return [
+            rule
+            for length in self._lengths
+            for pattern, rule in self._fixed.get(path[:length], [])
+            if pattern.matches(components)
+        ]
+
+
+def _sample(pattern: PathPattern) -> str:
+    """A path that the pattern matches, for somebody."""
+    if pattern.literal:
+        return pattern.text
+    try:
+        return word([of_path(pattern)]) or ""
+    except TooManyStates:  # nothing would be found to lie around it anyway
+        return ""
+
+
 class _Comparison:
     """Two policies, without what they have in common where that says nothing."""
 
@@ -85,6 +137,8 @@ class _Comparison:
         self._names, self._now = names, now
         self._allows = list(self._lasting(before, ALLOW))
         self._denies_after = list(self._lasting(after, DENY))
+        self._allows_by_path = _ByPath(self._allows)
+        self._denies_after_by_path = _ByPath(self._denies_after)
         self._same_allows = _by_conditions(self._allows)
         same = _by_conditions(self._denies_after)
         # A deny that is in both refuses the same in both.
@@ -103,6 +157,11 @@ class _Comparison:
         is_same = _is_one_of(rule, self._same_allows)
         if is_same and not self._denies_gone:
             return None
+        if is_same and not any(
+            int(deny.rights) & int(rule.rights) and not deny_misses_allow(deny, rule, self._names)
+            for deny in self._denies_gone
+        ):
+            return None
         rule = narrowed(rule)
         rights = 0 if gives_nothing(rule) else self._left_by_denies(rule)
         if not rights:
@@ -110,16 +169,16 @@ class _Comparison:
         gone = [deny for deny in self._denies_gone if self._refused_more(deny, rule, rights)]
         if is_same and not gone:
             return None
-        covers = [one for one in self._allows if rights & one.rights and allow_within(rule, one, self._names)]
+        candidates = [one for one in self._allows_by_path.like(rule) if rights & int(one.rights)]
+        covers = [one for one in candidates if allow_within(rule, one, self._names)]
         whole = [one for one in covers if not rights & ~int(one.rights)]
         if not gone and not whole:
-            whole = self._together(rule, rights)
+            whole = self._together(rule, rights, candidates)
         if whole and not gone:
             return self._terms_gain(whole_rule, rights, whole)
-        near = [one for one in self._allows if rights & one.rights and one not in whole]
-        search = Search(
-            self._before, self._after, rule, rights, [*whole, *near], gone, self._names, self._now
-        )
+        nearest = dict.fromkeys((*whole, *candidates, *self._allows[:_OTHERS]))
+        compared = list(islice(nearest, _COMPARED))
+        search = Search(self._before, self._after, rule, rights, compared, gone, self._names, self._now)
         witness = find_witness(search)
         return Gain(
             RIGHTS,
@@ -130,12 +189,12 @@ class _Comparison:
             (),
             NOT_DECIDED if witness is None else BY_RULES,
             witness,
-            by_names_alone=witness is None and self._by_names_alone(rule, rights, near + whole, gone),
+            by_names_alone=witness is None and self._by_names_alone(rule, rights, candidates, gone),
         )
 
-    def _together(self, rule: Rule, rights: int) -> list[Rule]:
+    def _together(self, rule: Rule, rights: int, candidates: list[Rule]) -> list[Rule]:
         """Several allows that give all the rights to some of the clients each, and to all together; or none."""
-        able = [one for one in self._allows if not rights & ~int(one.rights)]
+        able = [one for one in candidates if not rights & ~int(one.rights)]
         others = tuple(client for one in able for client in one.clients + one.except_clients)
         found: dict[str, Rule] = {}
         for part in parts_of(rule, others, self._names):
@@ -155,7 +214,7 @@ class _Comparison:
     def _left_by_denies(self, rule: Rule) -> int:
         """The rights of the allow but those that denies of `after` always refuse."""
         left = int(rule.rights)
-        for deny in self._denies_after:
+        for deny in self._denies_after_by_path.like(rule):
             if left & deny.rights and deny_stops_allow(deny, rule, self._names):
                 left &= ~with_implying(int(deny.rights))
         return left
@@ -167,7 +226,7 @@ class _Comparison:
             return False
         return not any(
             not listed & ~int(one.rights) and deny_stops_allow(one, rule, self._names, deny)
-            for one in self._denies_after
+            for one in (*self._denies_after_by_path.like(rule), *self._denies_after_by_path.like(deny))
         )
 
     def _terms_gain(self, rule: Rule, rights: int, whole: list[Rule]) -> Gain | None:

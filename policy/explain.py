@@ -101,10 +101,12 @@ def explain(
     if decision is MALFORMED:
         return Explanation(request, peer, seen, verdict, decision, reason, (), (), (), None, None)
     misses = _Misses(request if not verdict.allowed else _of_all_rights(request), peer, seen, now)
-    allows = [rule for rule in policy.rules if rule.action == ALLOW]
+    # Those with addresses are for no path, whatever else of them would hold.
+    rules = [rule for rule in policy.rules if not rule.terms.addresses]
+    allows = [rule for rule in rules if rule.action == ALLOW]
     complete = verdict.allowed and verdict.rights == with_implied(int(request.needed | request.optional))
     near = [] if complete else list(filter(None, map(misses.near_allow, allows)))
-    denies = [misses.near_deny(rule) for rule in policy.rules if rule.action == DENY]
+    denies = [misses.near_deny(rule) for rule in rules if rule.action == DENY]
     matching = tuple(found.rule for found in denies if not found.misses)
     return Explanation(
         request,

@@ -1,17 +1,19 @@
 """Fields: how one value of a policy file or profile is read. A field turns a node into a value, or tells what is wrong.
 
 A field is a function of the node, of what the value is called in messages, and of the report; it returns
-None when it has told a problem. Everything in a file is text until its field converts it, so `0660` is a mode
-where a mode stands and `no` is a name where a name stands.
+None when it has told a problem. Everything in a file is text until its field converts it, so `0660` is a mode where a
+mode stands and `no` is a name where a name stands. The fields of policies are `described`: each says what it takes, for
+editors.
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, TypeVar
 
 from .clients import IdRange
+from .described import described
 from .devices import DeviceNumber, Values
-from .moments import MomentError, parse_moment
+from .moments import MOMENT, MomentError, parse_moment
 from .nodes import Mapping as MappingNode
 from .nodes import Node, Scalar, Sequence, Unreadable
 from .paths import shape_fault
@@ -22,7 +24,7 @@ Value = TypeVar("Value")
 Field = Callable[[Node, str, FileReport], Value | None]
 
 # The last uid and gid: (uid_t) -1 means "none" to the kernel.
-_LAST_ID = 2**32 - 2
+LAST_ID = 2**32 - 2
 
 # Bytes of a socket's path without its NUL, from unix(7).
 _SOCKET_PATH_BYTES = 107
@@ -58,6 +60,16 @@ _SIZE = re.compile(r"(0|[1-9][0-9]{0,17})([KMG]?)")
 _LAST_MAJOR = 2**12 - 1
 _LAST_MINOR = 2**20 - 1
 
+# As much of the form of paths as a schema can tell.
+NO_PATH = r"//|/\.\.?(?:/|$)|/$"
+_NO_LITERAL_PATH = rf"{NO_PATH}|[*?\[\\{{}}]| /| $"
+_NO_PATTERN = rf"{NO_PATH}|\\| /| $|\*\*.|[^/]\*\*|\$\{{(?!(?:user|uid|home)\}})"
+_ABOUT_PATTERNS = (
+    "Absolute. `*`, `?` and `[…]` stay inside one component; a last `/**` is all that lies below. "
+    "`${user}`, `${uid}` and, at the start, `${home}` are the client's."
+)
+_PATTERN_START = r"^(?:/|\$\{home\}(?:/|$))"
+
 # What a path pattern, or another language of patterns, would not take for itself.
 _PATTERN = re.compile(r"[*?\[\\{}]|\$\{")
 
@@ -75,6 +87,7 @@ def is_empty(node: Node) -> bool:
     return isinstance(node, Sequence) and not node.items
 
 
+@described(lambda shapes: shapes.text())
 def text(node: Node, what: str, report: FileReport) -> str | None:
     """Read any text but none."""
     if isinstance(node, Scalar) and not is_empty(node):
@@ -89,6 +102,7 @@ def text(node: Node, what: str, report: FileReport) -> str | None:
 def any_of(field: Field[Value]) -> Field[tuple[Value, ...]]:
     """Return the field for a list of what `field` reads; a value may stand alone for a list of one."""
 
+    @described(lambda shapes: shapes.some(field))
     def read(node: Node, what: str, report: FileReport) -> tuple[Value, ...] | None:
         if is_empty(node):
             report.at(node, f"{what} is empty")
@@ -103,6 +117,7 @@ def any_of(field: Field[Value]) -> Field[tuple[Value, ...]]:
 def word(words: Mapping[str, Value]) -> Field[Value]:
     """Return the field for one of `words`, each of which stands for a value."""
 
+    @described(lambda shapes: shapes.words(words))
     def read(node: Node, what: str, report: FileReport) -> Value | None:
         found = text(node, what, report)
         if found is not None and found not in words:
@@ -147,17 +162,22 @@ def unknown_key(key: Scalar, known: Mapping[str, object], later: frozenset[str],
         report.at(key, f"unknown key {shown(key.text)}, expected one of {', '.join(known)}{near}")
 
 
+@described(lambda shapes: shapes.text(_NAME, "Letters, digits, `.`, `_` and `-`, at most 64."))
 def name(node: Node, what: str, report: FileReport) -> str | None:
     """Read the name of a rule, client or socket."""
     return _matching(_NAME, "letters, digits, '.', '_' and '-', at most 64", node, what, report)
 
 
+@described(lambda shapes: shapes.text(_RULE_ID, "A file's name without its ending, `/`, a rule's name."))
 def rule_id(node: Node, what: str, report: FileReport) -> str | None:
     """Read the id of a rule, possibly of another file."""
     expected = "the id of a rule as 10-base/disks (an empty file of the same name masks a whole file)"
     return _matching(_RULE_ID, expected, node, what, report)
 
 
+@described(
+    lambda shapes: {**shapes.text(_ACCOUNT, "An account's name."), "not": {"enum": sorted(_NOT_AN_ACCOUNT)}}
+)
 def account(node: Node, what: str, report: FileReport) -> str | None:
     """Read the name of a user or group; numbers have fields of their own."""
     if isinstance(node, Scalar) and node.text in _NOT_AN_ACCOUNT:
@@ -169,6 +189,9 @@ def account(node: Node, what: str, report: FileReport) -> str | None:
     return _matching(_ACCOUNT, "an account's name (numbers belong under uid or gid)", node, what, report)
 
 
+@described(
+    lambda shapes: shapes.text(_ID_RANGE, "A number, or a range: `1000-1999`.", minimum=0, maximum=LAST_ID)
+)
 def id_range(node: Node, what: str, report: FileReport) -> IdRange | None:
     """Read a uid or gid, or a range of them."""
     found = text(node, what, report)
@@ -177,8 +200,8 @@ def id_range(node: Node, what: str, report: FileReport) -> IdRange | None:
     match = _ID_RANGE.fullmatch(found)
     first = int(match[1]) if match else 0
     last = int(match[2] or match[1]) if match else 0
-    if match is None or last > _LAST_ID or first > _LAST_ID:
-        expected = f"a decimal number up to {_LAST_ID} without leading zeros, or a range as 1000-1999"
+    if match is None or last > LAST_ID or first > LAST_ID:
+        expected = f"a decimal number up to {LAST_ID} without leading zeros, or a range as 1000-1999"
         report.at(node, f"{what} is {shown(found)}, expected {expected}")
         return None
     if first > last:
@@ -187,11 +210,15 @@ def id_range(node: Node, what: str, report: FileReport) -> IdRange | None:
     return first, last
 
 
+@described(lambda shapes: shapes.text(_UNIT, "A unit of the system manager: `web.service`."))
 def unit(node: Node, what: str, report: FileReport) -> str | None:
     """Read the name of a unit that processes belong to: slices hold units, and other types hold none."""
     return _matching(_UNIT, "a unit's whole name as in web.service, no slice", node, what, report)
 
 
+@described(
+    lambda shapes: shapes.text(_DEVICE_NUMBER, "`MAJOR:MINOR` in decimal; `MAJOR:*` is all of a major one.")
+)
 def device_number(node: Node, what: str, report: FileReport) -> DeviceNumber | None:
     """Read a device's number; a minor one of `*` is all of them."""
     found = text(node, what, report)
@@ -205,11 +232,7 @@ def device_number(node: Node, what: str, report: FileReport) -> DeviceNumber | N
     return int(match[1]), minor
 
 
-def value_patterns(node: Node, what: str, report: FileReport) -> Values | None:
-    """Read values any of which will do; each may be a pattern."""
-    return _VALUE_PATTERNS(node, what, report)
-
-
+@described(lambda shapes: shapes.text(meaning="The whole value; `*`, `?` and `[…]` make it a pattern."))
 def _value_pattern(node: Node, what: str, report: FileReport) -> str | Glob | None:
     found = text(node, what, report)
     if found is None:
@@ -226,14 +249,22 @@ def _value_pattern(node: Node, what: str, report: FileReport) -> str | Glob | No
     return found
 
 
+@described(lambda shapes: shapes.some(_value_pattern))
+def value_patterns(node: Node, what: str, report: FileReport) -> Values | None:
+    """Read values any of which will do; each may be a pattern."""
+    return _VALUE_PATTERNS(node, what, report)
+
+
 _VALUE_PATTERNS: Field[Values] = any_of(_value_pattern)
 
 
+@described(lambda shapes: shapes.keyed(UDEV_KEY, value_patterns))
 def properties(node: Node, what: str, report: FileReport) -> tuple[tuple[str, Values], ...] | None:
     """Read udev properties with what each may be."""
     return _keyed(UDEV_KEY, "the name of a udev property as ID_SERIAL_SHORT", node, what, report)
 
 
+@described(lambda shapes: shapes.keyed(ATTRIBUTE, value_patterns))
 def attributes(node: Node, what: str, report: FileReport) -> tuple[tuple[str, Values], ...] | None:
     """Read sysfs attributes with what each may be."""
     return _keyed(ATTRIBUTE, "the name of a sysfs attribute as idVendor", node, what, report)
@@ -257,12 +288,14 @@ def _keyed(
     return tuple(sorted(read, key=lambda one: one[0]))
 
 
+@described(lambda shapes: shapes.text(_MODE, "Permission bits in octal: `0660`.", minimum=0, maximum=777))
 def mode(node: Node, what: str, report: FileReport) -> int | None:
     """Read the permission bits of a socket, always octal."""
     found = _matching(_MODE, "three octal digits as in 0660", node, what, report)
     return None if found is None else int(found, 8)
 
 
+@described(lambda shapes: shapes.path("^/", NO_PATH, maxLength=_SOCKET_PATH_BYTES))
 def socket_path(node: Node, what: str, report: FileReport) -> str | None:
     """Read the absolute path of a socket."""
     found = text(node, what, report)
@@ -277,6 +310,7 @@ def socket_path(node: Node, what: str, report: FileReport) -> str | None:
     return found
 
 
+@described(lambda shapes: shapes.path(_PATTERN_START, _NO_PATTERN, _ABOUT_PATTERNS))
 def path_pattern(node: Node, what: str, report: FileReport) -> PathPattern | None:
     """Read a path pattern."""
     found = text(node, what, report)
@@ -289,6 +323,7 @@ def path_pattern(node: Node, what: str, report: FileReport) -> PathPattern | Non
         return None
 
 
+@described(lambda shapes: shapes.text(MOMENT, "A date, a time of day and a zone: `2026-12-01T18:00+01:00`."))
 def moment(node: Node, what: str, report: FileReport) -> int | None:
     """Read a moment, in seconds since 1970."""
     found = text(node, what, report)
@@ -301,6 +336,27 @@ def moment(node: Node, what: str, report: FileReport) -> int | None:
         return None
 
 
+def _codes() -> Collection[str]:
+    from .findings import CODES  # only a rule that accepts one pays for it
+
+    return CODES.keys()
+
+
+@described(lambda shapes: shapes.words(_codes()))
+def finding_code(node: Node, what: str, report: FileReport) -> str | None:
+    """Read the code of a finding, as `fdbroker check` prints it."""
+    found = text(node, what, report)
+    if found is None:
+        return None
+    codes = _codes()
+    if found not in codes:
+        expected = f"the code of a finding, as `fdbroker check` prints it{did_you_mean(codes, found)}"
+        report.at(node, f"{what} has {shown(found)}, expected {expected}")
+        return None
+    return found
+
+
+@described(lambda shapes: shapes.path("^/", _NO_LITERAL_PATH))
 def literal_path(node: Node, what: str, report: FileReport) -> str | None:
     """Read an absolute path that means itself alone.
 
@@ -363,6 +419,7 @@ def _value_fault(value: str) -> str:
     return f"it is longer than {VALUE_BYTES} bytes" if size > VALUE_BYTES else ""
 
 
+@described(lambda shapes: shapes.text(maxLength=LINE_CHARACTERS))
 def line(node: Node, what: str, report: FileReport) -> str | None:
     """Read text that is shown in one line, on a terminal too."""
     found = text(node, what, report)
@@ -375,6 +432,7 @@ def line(node: Node, what: str, report: FileReport) -> str | None:
 def number(least: int, most: int) -> Field[int]:
     """Return the field for a decimal number from `least` to `most`."""
 
+    @described(lambda shapes: shapes.number(least, most))
     def read(node: Node, what: str, report: FileReport) -> int | None:
         found = text(node, what, report)
         if found is None:

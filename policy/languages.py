@@ -10,7 +10,7 @@ Lengths are not looked at: a text may be longer than any path.
 
 import re
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from itertools import pairwise
 from typing import NamedTuple
@@ -147,8 +147,9 @@ class _Machines:
         self._whole: list[int] = []  # the places of each pattern of `inside`
         self._ends: list[int] = []  # the last place of each of them
         self._bad_ends = 0
-        singles: list[tuple[Ranges, int]] = []
-        repeats: list[tuple[Ranges, int]] = []
+        # Places by what may stand there: few sets of characters make up many steps.
+        singles: dict[Ranges, int] = {}
+        repeats: dict[Ranges, int] = {}
         place = 0
         for number, language in enumerate(languages):
             first = place
@@ -156,7 +157,8 @@ class _Machines:
             for step in language.steps:
                 if step.repeats:
                     self._repeating |= 1 << place
-                (repeats if step.repeats else singles).append((step.characters, 1 << place))
+                places = repeats if step.repeats else singles
+                places[step.characters] = places.get(step.characters, 0) | 1 << place
                 place += 1
             if number < len(inside):
                 self._ends.append(1 << place)
@@ -167,7 +169,7 @@ class _Machines:
         # For each character that stands for all that no pattern tells from it: the places that it leads on from.
         self._moves = [
             (character, _holding(singles, character), _holding(repeats, character))
-            for character in _representatives([ranges for ranges, _ in singles + repeats])
+            for character in _representatives((*singles, *repeats))
         ]
 
     def shortest(self) -> str | None:
@@ -203,11 +205,11 @@ class _Machines:
         return not state & self._bad_ends and all(state & end for end in self._ends)
 
 
-def _holding(steps: Iterable[tuple[Ranges, int]], character: int) -> int:
+def _holding(steps: Mapping[Ranges, int], character: int) -> int:
     mask = 0
-    for ranges, place in steps:
+    for ranges, places in steps.items():
         if any(low <= character <= high for low, high in ranges):
-            mask |= place
+            mask |= places
     return mask
 
 

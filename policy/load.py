@@ -149,7 +149,7 @@ class _Linker:
             rule.action,
             rule.rights,
             rule.types,
-            rule.paths or (_BELOW_DEV if rule.action == ALLOW else ()),
+            rule.paths or (_BELOW_DEV if rule.action == ALLOW and not rule.terms.addresses else ()),
             rule.except_paths,
             self._linked_clients(rule.clients),
             self._linked_clients(rule.except_clients),
@@ -157,6 +157,8 @@ class _Linker:
             rule.device,
             None if rule.devices is None else self._linked_devices(rule.devices),
             self._linked_devices(rule.except_devices),
+            rule.terms,
+            frozenset(rule.accept),
         )
 
     def _linked_devices(self, references: Iterable[DeviceReference]) -> tuple[DeviceSelector, ...]:

@@ -221,7 +221,7 @@ class _Arranged:
         for rule in rules:
             if rule.action == ALLOW:
                 self._add_allow(rule)
-            else:
+            elif not rule.terms.addresses:  # those are for no path
                 self._add_deny(rule, of_devices)
         for place, entries in of_devices.items():
             self.deny_groups[place].by_device = DeviceRules(entries)

@@ -7,7 +7,8 @@ looser nor stricter: it is told as changed.
 from collections.abc import Callable
 from typing import Any
 
-from .terms import NO_TERMS, Terms
+from .terms import Terms
+from .termwords import duration_text
 
 
 def looser(new: Terms, old: Terms) -> tuple[str, ...]:
@@ -17,15 +18,6 @@ def looser(new: Terms, old: Terms) -> tuple[str, ...]:
         for field in Terms._fields
         if getattr(new, field) != getattr(old, field)
         and _LEAVES_MORE.get(field, _changed)(getattr(new, field), getattr(old, field))
-    )
-
-
-def terms_words(terms: Terms) -> str:
-    """The terms in one line; nothing for those of a rule that says none."""
-    return " ".join(
-        _key(field) if value is True else f"{_key(field)} {_value(field, value)}"
-        for field, value in terms._asdict().items()
-        if value != getattr(NO_TERMS, field)
     )
 
 
@@ -83,17 +75,10 @@ def _value(field: str, value: object) -> str:
     if value is True:
         return "yes"
     if field == "lease" and isinstance(value, int):
-        return _duration(value)
+        return duration_text(value)
     if isinstance(value, frozenset):
         return ",".join(sorted(map(str, value)))
     if isinstance(value, tuple) and hasattr(value, "_asdict"):
         said = {key: one for key, one in value._asdict().items() if one not in (None, False)}
         return ",".join(f"{key}={one}" for key, one in said.items()) or "nothing"
     return str(value)
-
-
-def _duration(seconds: int) -> str:
-    for unit, size in (("d", 86_400), ("h", 3_600), ("m", 60)):
-        if seconds and seconds % size == 0:
-            return f"{seconds // size}{unit}"
-    return f"{seconds}s"

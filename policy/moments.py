@@ -11,7 +11,7 @@ _SHAPE = "a date, time and zone as in 2026-12-01T18:00+01:00 or 2026-12-01T17:00
 _DATE = r"([0-9]{4})-([0-9]{2})-([0-9]{2})"
 _TIME = r"T([0-9]{2}):([0-9]{2})(?::([0-9]{2}))?"
 _ZONE = r"(?:Z|([+-])([0-9]{2}):([0-9]{2}))"
-_MOMENT = re.compile(_DATE + _TIME + _ZONE)
+MOMENT = re.compile(_DATE + _TIME + _ZONE)
 _WITHOUT_ZONE = re.compile(_DATE + f"(?:{_TIME})?")
 
 _DAYS_BEFORE_MONTH = (0, 31, 59, 90, 120, 151, 181, 212, 243, 273, 304, 334)
@@ -24,7 +24,7 @@ class MomentError(ValueError):
 
 def parse_moment(text: str) -> int:
     """Return the moment that `text` is, in seconds since 1970. Raises MomentError."""
-    match = _MOMENT.fullmatch(text)
+    match = MOMENT.fullmatch(text)
     if match is None:
         missing = "the time zone is missing, " if _WITHOUT_ZONE.fullmatch(text) else ""
         raise MomentError(f"{missing}expected {_SHAPE}")

@@ -88,6 +88,12 @@ class PathPattern(NamedTuple):
         return not self.variables and _WILD.search(self.text) is None
 
     @property
+    def literal_start(self) -> str:
+        """The text that every path that it matches begins with; of one with variables, what precedes the first."""
+        end = _OPEN.search(self.text)
+        return self.text[: end.start()] if end else self.text
+
+    @property
     def literal_root(self) -> str:
         """The deepest directory that it names literally: "/srv" for "/srv/**" and for "/srv/x"."""
         end = _OPEN.search(self.text)

@@ -31,7 +31,10 @@ class Position(NamedTuple):
 
 
 class Problem(NamedTuple):
-    """One thing that is wrong, and where; line and column count from 1, and are 0 where a file as a whole is meant."""
+    """One thing that is wrong, and where; line and column count from 1.
+
+    Both are 0 where a file as a whole is meant; the column alone is 0 where a rule as a whole is.
+    """
 
     file: str
     line: int
@@ -39,7 +42,8 @@ class Problem(NamedTuple):
     message: str
 
     def __str__(self) -> str:
-        place = f":{self.line}:{self.column}" if self.line else ""
+        place = f":{self.line}" if self.line else ""
+        place += f":{self.column}" if self.column else ""
         return f"{self.file}{place}: {self.message}"
 
 

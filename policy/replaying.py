@@ -227,6 +227,8 @@ def _may_be_link(rule: Rule, found: Object) -> bool:
 
 def _deny_names(rule: Rule, facts: Facts) -> bool | None:
     """Whether one name of the object is among the deny's paths and not among its exceptions."""
+    if rule.terms.addresses:
+        return False  # it is for what is listened at, and for no path
     truths = [
         _all(
             True if not rule.paths else _any(*(_pattern_may(one, name, facts.peer) for one in rule.paths)),

@@ -9,6 +9,7 @@ import json
 from typing import NamedTuple
 
 from .clients import DEFAULT_SOCKET, Client
+from .keeping import unkept
 from .load import load
 from .paths import shape_fault, split
 from .patterns import PatternError, parse_pattern
@@ -45,6 +46,9 @@ def rule_text(name: str, asked: Asked) -> str:
         rules = load([Source(_FILE, f"version: 1\nrules:\n{text}\n")]).rules
     except PolicyError as error:
         raise Unwritable(error.problems[0].message) from None
+    for one in rules:
+        for lost in unkept(one):
+            raise Unwritable(f"this version does not keep '{lost.what}': {lost.instead}")
     if len(rules) != 1 or not _is_meant(rules[0], name, asked):
         raise Unwritable("what would be written does not mean this request alone")
     return text

@@ -5,6 +5,26 @@ Values only. Which of them this version of the broker keeps is the subject of `k
 
 from typing import NamedTuple
 
+# What `revoke` may say.
+TRY = "try"
+REQUIRED = "required"
+KILL = "kill"
+
+# Open flags that change how a descriptor behaves, and no right; in lower case, as on the wire.
+FLAG_WORDS = ("direct", "directory", "dsync", "excl", "nofollow", "nonblock", "sync")
+
+
+class Address(NamedTuple):
+    """Where a TCP socket listens."""
+
+    host: str
+    """Of IPv4 or IPv6, in the one usual spelling (RFC 5952)."""
+    port: int
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"tcp:{host}:{self.port}"
+
 
 class Serial(NamedTuple):
     """How the broker sets a serial line before it hands it over; None leaves a setting as it is."""
@@ -37,7 +57,7 @@ class Terms(NamedTuple):
     rate_limit: int | None = None
     """Opens by the rule that one peer may make each second."""
     revoke: str | None = None
-    """`try`, `required` or `kill`; None: nothing was said."""
+    """TRY, REQUIRED or KILL; None: nothing was said."""
     relay: bool = False
     snapshot: bool = False
     serial: Serial | None = None
@@ -51,6 +71,8 @@ class Terms(NamedTuple):
     """Whether the broker connects as itself, and not as the peer."""
     netns_broker: bool = False
     """Whether a peer in another network namespace than the broker's may have it."""
+    addresses: tuple[Address, ...] = ()
+    """What may be listened at. A rule that has some, a deny too, is for nothing else: for no path, that is."""
 
 
 NO_TERMS = Terms()

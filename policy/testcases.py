@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from . import fields
 from .clients import DEFAULT_SOCKET, Peer
+from .described import about, described
 from .load import PolicySet, load_set
 from .nodes import Mapping as MappingNode
 from .nodes import Node
@@ -115,10 +116,10 @@ class _Resolver:
 
 
 def _read(node: Node, tier: int, report: FileReport) -> _Declared | None:
-    values = fields.mapping(_TEST, frozenset(), node, "test", report)
+    values = fields.mapping(TEST_FIELDS, frozenset(), node, "test", report)
     if not values or not isinstance(node, MappingNode):
         return None
-    missing = [key for key in ("client", "object", "access", "expect") if key not in values]
+    missing = [key for key in TEST_NEEDS if key not in values]
     for key in missing:
         report.at(node, f"the test has no {key!r}")
     allowed = values.get("expect") == ALLOW
@@ -141,6 +142,7 @@ def _read(node: Node, tier: int, report: FileReport) -> _Declared | None:
     return _Declared(test, values.get("rule"), socket)
 
 
+@described(lambda shapes: shapes.of(_RIGHT_WORDS))
 def _rights(node: Node, what: str, report: FileReport) -> Rights | None:
     words = _RIGHT_WORDS(node, "right", report)
     if words is None:
@@ -151,19 +153,21 @@ def _rights(node: Node, what: str, report: FileReport) -> Rights | None:
     return rights
 
 
+@described(lambda shapes: shapes.of(fields.text))
 def _rule(node: Node, what: str, report: FileReport) -> Named | None:
     found = fields.text(node, what, report)
     return None if found is None else Named(found, report.position(node))
 
 
-_RIGHT_WORDS = fields.any_of(fields.word(RIGHT_WORDS))
-_TEST: Mapping[str, fields.Field[Any]] = {
-    "client": read_client,
-    "object": read_object,
-    "access": _rights,
-    "optional": _rights,
-    "at": fields.moment,
-    "expect": fields.word({ALLOW: ALLOW, DENY: DENY}),
-    "rule": _rule,
-    "rights": _rights,
+_RIGHT_WORDS: fields.Field[tuple[Rights, ...]] = fields.any_of(fields.word(RIGHT_WORDS))
+TEST_FIELDS: Mapping[str, fields.Field[Any]] = {
+    "client": about("Who asks; what is not said is unknown, and never widens.", read_client),
+    "object": about("What the path leads to.", read_object),
+    "access": about("The rights that are needed.", _rights),
+    "optional": about("Rights that would be nice.", _rights),
+    "at": about("When it is asked: a date, a time and a zone.", fields.moment),
+    "expect": about("What shall come of it.", fields.word({ALLOW: ALLOW, DENY: DENY})),
+    "rule": about("The rule that shall decide: its name, or its id.", _rule),
+    "rights": about("The rights that shall be granted; with `expect: allow`.", _rights),
 }
+TEST_NEEDS = ("client", "object", "access", "expect")

@@ -9,10 +9,11 @@ Imported by those who run the tests alone.
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import fields
 from .clients import DEFAULT_SOCKET, Peer
+from .described import about, described
 from .devices import DEVICE_TYPES, SEAT_PROPERTY, Device
 from .nodes import Mapping as MappingNode
 from .nodes import Node, Scalar, Sequence
@@ -22,6 +23,9 @@ from .rules import Object
 from .schema import Named
 from .words import FileType
 
+if TYPE_CHECKING:
+    from .shapes import Shape, Shapes
+
 _YES = {"true": True, "false": False}
 
 # The value of `unit` for a process that is in none. Names of units have an ending.
@@ -30,6 +34,7 @@ _NO_UNIT = "none"
 _Facts = dict[str, str]
 
 
+@described(lambda shapes: shapes.mapping(_CLIENT))
 def read_client(node: Node, what: str, report: FileReport) -> tuple[Peer, Named | None] | None:
     """Read who asks; the name is that of the socket, and stands where it was said."""
     values = fields.mapping(_CLIENT, frozenset(), node, what, report)
@@ -68,6 +73,7 @@ def _owners(owners: tuple[str | int, ...]) -> tuple[frozenset[str] | None, froze
     return (names or None, uids or None) if owners else (names, uids)
 
 
+@described(lambda shapes: shapes.mapping(_OBJECT, required=("path", "type")))
 def read_object(node: Node, what: str, report: FileReport) -> tuple[Object, str] | None:
     """Read what the path leads to, and the path that is asked for."""
     values = fields.mapping(_OBJECT, frozenset(), node, what, report)
@@ -109,12 +115,16 @@ def _device(values: dict[str, Any]) -> Device | None:
 
 def _some(field: fields.Field[Any]) -> fields.Field[tuple[Any, ...]]:
     """The field for a list of what `field` reads, of which `[]` has none."""
-    read = fields.any_of(field)
-    return lambda node, what, report: (
-        () if isinstance(node, Sequence) and not node.items else read(node, what, report)
-    )
+    some = fields.any_of(field)
+
+    @described(lambda shapes: {"anyOf": [shapes.of(field), {"type": "array", "items": shapes.of(field)}]})
+    def read(node: Node, what: str, report: FileReport) -> tuple[Any, ...] | None:
+        return () if isinstance(node, Sequence) and not node.items else some(node, what, report)
+
+    return read
 
 
+@described(lambda shapes: shapes.number(0, fields.LAST_ID))
 def _id(node: Node, what: str, report: FileReport) -> int | None:
     bounds = fields.id_range(node, what, report)
     if bounds is not None and bounds[0] != bounds[1]:
@@ -123,21 +133,25 @@ def _id(node: Node, what: str, report: FileReport) -> int | None:
     return None if bounds is None else bounds[0]
 
 
+@described(lambda shapes: {"anyOf": [shapes.of(fields.account), shapes.of(_id)]})
 def _account_or_id(node: Node, what: str, report: FileReport) -> str | int | None:
     is_id = isinstance(node, Scalar) and node.text[:1].isdigit()
     return _id(node, what, report) if is_id else fields.account(node, what, report)
 
 
+@described(lambda shapes: {"anyOf": [{"const": _NO_UNIT}, shapes.of(fields.unit)]})
 def _unit(node: Node, what: str, report: FileReport) -> str | None:
     is_none = isinstance(node, Scalar) and node.text == _NO_UNIT
     return "" if is_none else fields.unit(node, what, report)
 
 
+@described(lambda shapes: shapes.of(fields.name))
 def _named(node: Node, what: str, report: FileReport) -> Named | None:
     name = fields.name(node, what, report)
     return None if name is None else Named(name, report.position(node))
 
 
+@described(lambda shapes: shapes.path("^/", fields.NO_PATH))
 def _path(node: Node, what: str, report: FileReport) -> str | None:
     """A path as a client or a walk has it, where no character means another."""
     found = fields.text(node, what, report)
@@ -148,6 +162,7 @@ def _path(node: Node, what: str, report: FileReport) -> str | None:
     return found
 
 
+@described(lambda shapes: shapes.text("[0-9]{1,4}:[0-9]{1,7}", "`MAJOR:MINOR` in decimal."))
 def _device_number(node: Node, what: str, report: FileReport) -> tuple[int, int] | None:
     number = fields.device_number(node, what, report)
     if number is None:
@@ -161,11 +176,18 @@ def _device_number(node: Node, what: str, report: FileReport) -> tuple[int, int]
     return major, minor
 
 
+@described(lambda shapes: shapes.keyed(fields.UDEV_KEY, fields.text, least=0))
 def _properties(node: Node, what: str, report: FileReport) -> _Facts | None:
     """udev's properties, perhaps none; their values are text and no patterns."""
     return _facts(fields.UDEV_KEY, "the name of a udev property as ID_SERIAL_SHORT", node, what, report)
 
 
+def _describe_attributes(shapes: "Shapes") -> "Shape":
+    one = shapes.keyed(fields.ATTRIBUTE, fields.text, least=0)
+    return {"anyOf": [one, {"type": "array", "items": one}]}
+
+
+@described(_describe_attributes)
 def _attributes(node: Node, what: str, report: FileReport) -> tuple[_Facts, ...] | None:
     """The attributes of the device and of each that is above it; a mapping alone is the device's own."""
     chain = [
@@ -194,31 +216,31 @@ def _facts(names: re.Pattern[str], expected: str, node: Node, what: str, report:
 
 
 _CLIENT: Mapping[str, fields.Field[Any]] = {
-    "user": fields.account,
-    "uid": _id,
-    "groups": _some(fields.account),
-    "gids": _some(_id),
-    "socket": _named,
-    "unit": _unit,
-    "label": fields.line,
-    "exe": _path,
-    "home": _path,
-    "subordinate_of": fields.any_of(_account_or_id),
-    "embedded": fields.word(_YES),
+    "user": about("The name of its account.", fields.account),
+    "uid": about("Its number.", _id),
+    "groups": about("All of its groups' names.", _some(fields.account)),
+    "gids": about("The numbers of all of its groups.", _some(_id)),
+    "socket": about("The socket that it came by; the default one if left out.", _named),
+    "unit": about("The unit that it runs in, or `none`.", _unit),
+    "label": about("What the kernel's security module says of it.", fields.line),
+    "exe": about("The program that it runs.", _path),
+    "home": about("Its home directory.", _path),
+    "subordinate_of": about("Among whose subordinate uids its own is.", fields.any_of(_account_or_id)),
+    "embedded": about("Whether it is the program of `fdbroker run --policy`.", fields.word(_YES)),
 }
 
 _DEVICE_FACTS: Mapping[str, fields.Field[Any]] = {
-    "device": _device_number,
-    "subsystem": fields.text,
-    "udev": _properties,
-    "attrs": _attributes,
-    "seat": fields.text,
+    "device": about("Its number: `188:0`.", _device_number),
+    "subsystem": about("The kernel's subsystem.", fields.text),
+    "udev": about("All of udev's properties; one that is not here is absent.", _properties),
+    "attrs": about("Its sysfs attributes; or a list of its own and of each device's above it.", _attributes),
+    "seat": about("The seat that it belongs to.", fields.text),
 }
 _OBJECT: Mapping[str, fields.Field[Any]] = {
-    "path": _path,
-    "type": fields.word({kind.value: kind for kind in FileType}),
-    "link": _path,
-    "asked": _path,
-    "names": fields.any_of(_path),
+    "path": about("The path, without links.", _path),
+    "type": about("What kind of object it is.", fields.word({kind.value: kind for kind in FileType})),
+    "link": about("The link that is asked for, whose last part leads to it.", _path),
+    "asked": about("The path that is asked for, where that is another.", _path),
+    "names": about("Other names of it.", fields.any_of(_path)),
     **_DEVICE_FACTS,
 }

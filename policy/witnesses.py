@@ -11,14 +11,14 @@ from itertools import count, islice, product
 from typing import NamedTuple
 
 from .clients import DEFAULT_SOCKET, Client, Clients, Peer
-from .coveringclients import Names, single_clients
-from .coveringdevices import value_language
 from .decide import Policy
 from .devices import DEVICE_TYPES, SEAT_PROPERTY, Device, DeviceSelector, Values
 from .languages import Language, TooManyStates, of_path, word
 from .patterns import PathPattern, parse_pattern
 from .rules import DENY, Object, Request, Rule
 from .variables import Variables, certainly, variables_of
+from .within_clients import Names, single_clients
+from .within_devices import value_language
 from .words import Rights, with_implied
 
 # Decisions by both policies for one allow: some tenths of a second.

@@ -94,8 +94,18 @@ def test_start_of_a_command_loads_no_more_than_it_needs() -> None:
         "sandboxed.confinement.layers",
         "prctl",
     }
-    of_the_administrator = {"policy.explain", "policy.testcases", "broker.explaining", "broker.peers"}
+    of_the_administrator = {"policy.shapes", "policy.fileschema", "policy.termwords", "ipaddress"}
+    of_the_administrator |= {"policy.explain", "policy.testcases", "broker.explaining", "broker.peers"}
+    of_the_administrator |= {"policy.diff", "policy.replaying", "policy.suggesting", "broker.recorded"}
     assert not (slow | of_the_worker | of_the_starter | of_the_administrator) & set(ran.stdout.split())
+
+
+def test_schema_is_printed_for_people_and_in_one_line() -> None:
+    shown, in_line = fdbroker("schema"), fdbroker("schema", "--json")
+    assert (shown.returncode, shown.stderr, in_line.returncode, in_line.stderr) == (0, "", 0, "")
+    assert json.loads(shown.stdout) == json.loads(in_line.stdout)
+    assert shown.stdout == (TREE / "docs/policy.schema.json").read_text()
+    assert len(in_line.stdout.splitlines()) == 1
 
 
 # --- check -------------------------------------------------------------------------------------------------
@@ -127,6 +137,7 @@ def test_check_of_a_good_policy_as_json(good: Path) -> None:
     shown = json.loads(ran.stdout)
     assert {**shown, "policy": ""} == {
         **{"good": True, "problems": [], "files": 1, "rules": 2, "policy": ""},
+        **{"findings": [], "unseen": []},
         **{"tests": 0, "failed": [], "overruled": []},
     }
     assert re.fullmatch("[0-9a-f]+", shown["policy"])

@@ -9,9 +9,10 @@ from broker.reaching import RULE, Around, Row, Sheet, Shown
 from broker.survey import Seen, Unseen
 from policy import Rights, Rule, rights_words
 from policy.devices import Device
+from policy.keeping import CODE, unkept
 from policy.moments import moment_text
 from policy.rules import DENY
-from policy.terms import Terms
+from policy.termwords import in_words
 
 # Objects of one table that are named above it in the text; --json has all of them.
 _SHOWN_OBJECTS = 8
@@ -92,51 +93,19 @@ def who_text(row: Row) -> str:
 
 def terms_text(row: Row) -> str:
     """What the rights of a row are given under."""
-    words = [*rule_terms(row.rule), row.note] if row.rights and row.rule else [row.note]
+    words = [*rule_terms(row.rule), _unkept(row.rule), row.note] if row.rights and row.rule else [row.note]
     return ", ".join(filter(None, words)) or NOTHING
+
+
+def _unkept(rule: Rule) -> str:
+    codes = [one.code.removeprefix(CODE) for one in unkept(rule)]
+    return f"not kept: {' '.join(codes)}" if codes else ""
 
 
 def rule_terms(rule: Rule) -> list[str]:
     """The terms of an allow, each in a word or two."""
-    words = terms_words(rule.terms)
+    words = in_words(rule.terms)
     return [*words, f"until {moment_text(rule.until)}"] if rule.until is not None else words
-
-
-def terms_words(terms: Terms) -> list[str]:
-    """Terms, each in a word or two; those that a rule does not mention are left out."""
-    words = [
-        duration(terms.lease) if terms.lease is not None else "",
-        *(
-            name
-            for name in ("renewable", "exclusive", "preempt", "relay", "snapshot", "temporary")
-            if getattr(terms, name)
-        ),
-        f"open {terms.open_limit}" if terms.open_limit is not None else "",
-        f"{terms.rate_limit} a second" if terms.rate_limit is not None else "",
-        f"revoke {terms.revoke}" if terms.revoke else "",
-        f"tun {terms.tun}" if terms.tun else "",
-        "flags " + " ".join(sorted(terms.flags)) if terms.flags else "",
-        "as broker" if terms.as_broker else "",
-        "netns broker" if terms.netns_broker else "",
-    ]
-    if terms.serial is not None:
-        line = [terms.serial.baud, terms.serial.frame, "raw" if terms.serial.raw else None]
-        words.append("serial " + " ".join(str(one) for one in line if one is not None))
-    if terms.create is not None:
-        owner = f"{terms.create.owner or ''}:{terms.create.group or ''}".strip(":")
-        mode = "" if terms.create.mode is None else f"{terms.create.mode:04o}"
-        words.append(" ".join(filter(None, ["created", owner, mode])))
-    return [word for word in words if word]
-
-
-def duration(seconds: int) -> str:
-    """A length of time as a policy has it: 90 → "1m30s"."""
-    parts = []
-    for unit, length in (("d", 86_400), ("h", 3_600), ("m", 60), ("s", 1)):
-        count, seconds = divmod(seconds, length)
-        if count:
-            parts.append(f"{count}{unit}")
-    return "".join(parts) or "0s"
 
 
 def around_text(one: Around) -> str:
@@ -289,6 +258,7 @@ def _row_json(row: Row) -> dict[str, Any]:
         "meant": row.meant,
         "rights": rights_words(row.rights),
         "terms": rule_terms(rule) if rule is not None and row.rights else [],
+        "unkept": [one.code for one in unkept(rule)] if rule is not None and row.rights else [],
         "rule": None if rule is None else {"id": rule.id, "file": rule.file, "line": rule.line},
         "note": row.note or None,
     }

@@ -8,8 +8,9 @@ from typing import Any
 from broker.commands.policies import read_or_tell, show_problems
 from broker.policyfiles import TIERS, PolicyFiles, load_files
 from broker.trust import shown_path
-from policy import PolicyError, PolicySet, rights_words
+from policy import PolicyError, PolicySet, Rule, rights_words
 from policy.problems import Position
+from policy.termwords import as_written, written
 from policy.words import ALL_RIGHTS
 
 _EPILOG = f"""\
@@ -19,7 +20,8 @@ Policy files lie in three tiers: {TIERS[2]} (the administrator) goes over
  - `mask: [10-base/disks]` in a file switches off that rule of a lower tier.
  - A client or socket that is declared again in a higher tier means what it says there.
 What counts and what does not is shown with the place to look at; then each rule in force: its id, file and line, and
-what it allows or denies. To change what a package says, do not edit its file: mask the rule, and write yours.
+what it allows or denies, and under which terms. To change what a package says, do not edit its file: mask the rule,
+and write yours.
 
   fdbroker cat                         what `fdbroker serve` would serve by
   fdbroker cat --json | jq -r '.rules[].id'
@@ -41,7 +43,7 @@ def main(arguments: Sequence[str]) -> int:
         show_problems(error.problems, options.json)
         return 1
     shown = _described(files, loaded, tiered=not options.paths)
-    print(json.dumps(shown) if options.json else _as_text(shown))
+    print(json.dumps(shown) if options.json else _as_text(shown, loaded))
     return 0
 
 
@@ -96,6 +98,8 @@ def _described(files: PolicyFiles, loaded: PolicySet, *, tiered: bool) -> dict[s
                 "action": rule.action,
                 "rights": rights_words(rule.rights),
                 "paths": [pattern.text for pattern in rule.paths],
+                "terms": written(rule.terms),
+                "accept": sorted(rule.accept),
             }
             for rule in loaded.policy.rules
         ],
@@ -106,13 +110,15 @@ def _place(position: Position) -> dict[str, Any]:
     return {"file": position.file, "line": position.line}
 
 
-def _as_text(shown: dict[str, Any]) -> str:
+def _as_text(shown: dict[str, Any], loaded: PolicySet) -> str:
     rules, files = shown["rules"], shown["files"]
     sections = {
         "files, the highest tier last": [_file_row(one) for one in files],
         "masked rules": [[one["rule"], *_places(one)] for one in shown["masked"]],
         "redefined names": [[f"{one['what']} {one['name']}", *_places(one)] for one in shown["redefined"]],
-        "rules in force": [_rule_row(one) for one in rules],
+        "rules in force": [
+            _rule_row(one, rule) for one, rule in zip(rules, loaded.policy.rules, strict=True)
+        ],
     }
     lines = [f"policy {shown['policy']}: {len(rules)} rule{'' if len(rules) == 1 else 's'} in force"]
     for title, rows in sections.items():
@@ -130,9 +136,13 @@ def _places(one: dict[str, Any]) -> list[str]:
     return [_shown(one["place"]), f"by {_shown(one['by'])}"]
 
 
-def _rule_row(rule: dict[str, Any]) -> list[str]:
-    rights = "all" if rule["rights"] == rights_words(ALL_RIGHTS) else " ".join(rule["rights"])
-    return [rule["id"], _shown(rule), f"{rule['action']} {rights}", " ".join(rule["paths"]) or "everything"]
+def _rule_row(shown: dict[str, Any], rule: Rule) -> list[str]:
+    rights = "all" if rule.rights == ALL_RIGHTS else " ".join(shown["rights"])
+    objects = [*shown["paths"], *map(str, rule.terms.addresses)]
+    terms = as_written(rule.terms._replace(addresses=()))
+    terms += [f"accept: [{', '.join(shown['accept'])}]"] if rule.accept else []
+    row = [shown["id"], _shown(shown), f"{rule.action} {rights}", " ".join(objects) or "everything"]
+    return [*row, ", ".join(terms)]
 
 
 def _shown(place: dict[str, Any]) -> str:

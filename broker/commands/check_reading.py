@@ -18,7 +18,10 @@ from broker.policyfiles import (
 from policy import Source
 
 # What depends on the machine, and so is not looked at for a policy of another one.
-NOT_LOOKED_AT_OFFLINE = ("who else could write the files",)
+NOT_LOOKED_AT_OFFLINE = (
+    "who else could write the files",
+    "this machine's accounts, directories and kernel, and what paths lead to",
+)
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

@@ -4,7 +4,9 @@ import json
 import sys
 from typing import Any, NamedTuple
 
+from broker.commands.check_findings import findings_counts, findings_json, findings_text
 from broker.commands.check_tests import Tested, failures_text, overruled_text, tested_json, unreached_text
+from broker.linting import Linted
 from policy import PolicySet
 
 
@@ -15,11 +17,12 @@ class Checked(NamedTuple):
     files: int
     tests: Tested
     not_looked_at: tuple[str, ...]
+    linted: Linted
 
     @property
     def is_good(self) -> bool:
         """Whether nothing was found that must be mended."""
-        return self.tests.is_good
+        return self.tests.is_good and not self.linted.fails
 
 
 def as_json(checked: Checked) -> str:
@@ -28,6 +31,7 @@ def as_json(checked: Checked) -> str:
     shown: dict[str, Any] = {
         "good": checked.is_good,
         "problems": [],
+        **findings_json(checked.linted),
         "files": checked.files,
         "rules": len(policy.rules),
         "policy": policy.digest,
@@ -38,10 +42,11 @@ def as_json(checked: Checked) -> str:
     return json.dumps(shown)
 
 
-def print_text(checked: Checked) -> None:
-    """Print what was found, and to standard error how much of it there is."""
+def print_text(checked: Checked, *, with_notes: bool) -> None:
+    """Print what was found, with notes or without, and to standard error how much of it there is."""
     policy, tests = checked.loaded.policy, checked.tests
     lines = [
+        *findings_text(checked.linted, with_notes=with_notes),
         *failures_text(checked.loaded, tests.failed),
         *overruled_text(tests.overruled),
         *unreached_text(tests.unreached or ()),
@@ -53,7 +58,7 @@ def print_text(checked: Checked) -> None:
         lines.append(f"good: {len(policy.rules)} rules in {files}, policy {policy.digest}{told}")
     for line in lines:
         print(line)
-    counts = []
+    counts = findings_counts(checked.linted, with_notes=with_notes)
     if tests.failed:
         counts.append(f"{len(tests.failed)} of {_counted(tests.total, 'test')} failed")
     if tests.unreached:

@@ -11,8 +11,8 @@ from broker.commands.policies import policy_from
 from broker.onmachine import Machine, Settled, known_names
 from broker.policyfiles import TIERS
 from policy import Policy
-from policy.coveringclients import NO_NAMES
 from policy.diff import NOT_DECIDED, Gain, gains
+from policy.within_clients import NO_NAMES
 
 _EPILOG = f"""\
 OLD and NEW are policy files, or directories of them. With one of them alone it is NEW, and OLD is the system's policy:
@@ -60,6 +60,7 @@ def main(arguments: Sequence[str]) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="fdbroker diff",
+        usage="fdbroker diff [-h] [--no-widening] [--offline] [--json] [OLD] NEW",
         description="Tell what a change of policy grants and what it takes away.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,

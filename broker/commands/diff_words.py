@@ -9,8 +9,8 @@ from policy import DEFAULT_SOCKET, FileType, Peer, Rule, rights_words
 from policy.clientwords import client_words, listed
 from policy.devicewords import selector_words
 from policy.diff import BY_RULES, NOT_DECIDED, SOCKET, TERMS, Gain
-from policy.loosening import terms_words
 from policy.moments import moment_text
+from policy.termwords import in_words
 from policy.witnesses import Witness
 
 ON_THIS_MACHINE = "on this machine"
@@ -108,7 +108,7 @@ def _any_of(clients: Sequence[Any]) -> str:
 
 
 def _objects(rule: Rule) -> str:
-    words = [listed([pattern.text for pattern in rule.paths])]
+    words = [listed([pattern.text for pattern in rule.paths] or list(map(str, rule.terms.addresses)))]
     types = rule.types or frozenset()
     if types != {FileType.FILE}:
         words.append(listed(sorted(kind.value for kind in types)))
@@ -122,7 +122,7 @@ def _objects(rule: Rule) -> str:
 
 def _terms(rule: Rule) -> str:
     until = f"until {moment_text(rule.until)}" if rule.until is not None else ""
-    return " ".join(filter(None, [terms_words(rule.terms), until]))
+    return " ".join(filter(None, [*in_words(rule.terms), until]))
 
 
 def _reasons(line: Line) -> list[str]:

@@ -14,7 +14,7 @@ import textwrap
 from typing import TYPE_CHECKING, Any
 
 from broker.commands.common import Unusable
-from broker.commands.policies import policy_from
+from broker.commands.policies import policy_to_serve
 from broker.commands.run_options import OWN_TROUBLE, Options, environment_of, socket_of
 from broker.identity import Accounts, IdentityReader
 from policy import rights_words
@@ -140,7 +140,7 @@ def _fault(name: str, path: str) -> str | None:
 
 def _gives(path: str, sandbox: Sandbox) -> list[dict[str, Any]]:
     """What the policy at `path` allows the program, whatever it denies of that. Raises Unusable."""
-    policy = policy_from(path)
+    policy = policy_to_serve(path)
     uid = os.getuid() if sandbox.uid is None else sandbox.uid
     gids = {sandbox.gid} if sandbox.gid is not None else {os.getgid(), *os.getgroups()}
     peer = IdentityReader(Accounts(policy)).peer(uid, frozenset(gids), "default", embedded=True)

@@ -8,6 +8,9 @@ from broker.explaining import NOT_KNOWN, YES, Explained
 from policy import Object, Peer, Rule, Verdict, rights_words
 from policy.devices import Device
 from policy.explain import Explanation, Near
+from policy.keeping import unkept
+from policy.terms import NO_TERMS
+from policy.termwords import in_words, written
 
 # Near rules that are shown; --json has all of them.
 _SHOWN_NEAR = 8
@@ -18,6 +21,7 @@ def as_text(explained: Explained, digest: str) -> str:
     rows = [
         *_object_rows(explained),
         ("peer", peer_words(explained.explanation.peer)),
+        *_terms_rows(explained.explanation),
         *near_rows(explained.explanation),
         *_outside_rows(explained),
         *[("unknown", what) for what in explained.sight.unknown],
@@ -120,7 +124,8 @@ def near_rows(explanation: Explanation) -> list[tuple[str, str]]:
         rows.append(("denies", f"0 match{shown}"))
     if explanation.instead is not None and explanation.instead.rule is not None:
         granted = "+".join(rights_words(explanation.instead.rights))
-        rows.append(("instead", f"{granted}: allowed by {explanation.instead.rule.id}"))
+        terms = "".join(f", {word}" for word in in_words(explanation.instead.rule.terms))
+        rows.append(("instead", f"{granted}: allowed by {explanation.instead.rule.id}{terms}"))
     return rows
 
 
@@ -136,6 +141,18 @@ def _first_miss(near: Near) -> str:
 
 def _rule(rule: Rule) -> str:
     return f"{rule.id}  {rule.file}:{rule.line}"
+
+
+def _terms_rows(explanation: Explanation) -> list[tuple[str, str]]:
+    """What the rule that gives asks for it, and what of that the broker does not do."""
+    rule = explanation.verdict.rule
+    if not explanation.verdict.allowed or rule is None:
+        return []
+    rows = [("terms", ", ".join(in_words(rule.terms)))] if rule.terms != NO_TERMS else []
+    for one in unkept(rule):
+        how = "accepted by the rule" if one.code in rule.accept else "not accepted: this policy is not served"
+        rows.append(("unkept", f"{one.what}: {one.instead} ({one.code}, {how})"))
+    return rows
 
 
 def _outside_rows(explained: Explained) -> list[tuple[str, str]]:
@@ -157,6 +174,7 @@ def as_json(explained: Explained, digest: str) -> dict[str, Any]:
         "optional": rights_words(request.optional),
         "rights": rights_words(explanation.verdict.rights),
         "rule": _rule_json(explanation.verdict.rule),
+        **_terms_json(explanation),
         "object": _object_json(explained),
         "peer": _peer_json(explanation.peer),
         **near_json(explanation),
@@ -176,6 +194,17 @@ def near_json(explanation: Explanation) -> dict[str, Any]:
         "nearest_deny": _near_json(explanation.nearest_deny) if explanation.nearest_deny else None,
         "instead": _instead_json(explanation.instead),
     }
+
+
+def _terms_json(explanation: Explanation) -> dict[str, Any]:
+    rule = explanation.verdict.rule
+    if not explanation.verdict.allowed or rule is None:
+        return {"terms": None, "unkept": []}
+    found = [
+        {"code": one.code, "what": one.what, "instead": one.instead, "accepted": one.code in rule.accept}
+        for one in unkept(rule)
+    ]
+    return {"terms": written(rule.terms), "unkept": found}
 
 
 def _near_json(near: Near) -> dict[str, Any]:

@@ -10,23 +10,41 @@ from broker.audit_files import FileSink, open_audit
 from broker.commands.common import Unusable, is_journal, say
 from broker.policyfiles import NAMES, PolicyFiles, UnreadablePolicy, load_files, read_paths, read_tiers
 from policy import Policy, PolicyError, Problem
+from policy.keeping import kept
 
 if TYPE_CHECKING:
     from policy.profile import Profile
 
 
 def policy_from(path: str | None) -> Policy:
-    """The policy at `path`, or the system's. Raises Unusable, with every mistake in it."""
+    """The policy at `path`, or the system's, as the language has it. Raises Unusable, with every mistake in it."""
     try:
         files = read_tiers() if path is None else read_paths([path])
         policy = load_files(files).policy
     except UnreadablePolicy as error:
         raise Unusable(f"the policy cannot be read: {error}") from None
     except PolicyError as error:
-        lines = "\n".join(f"  {problem}" for problem in error.problems)
-        raise Unusable(f"the policy has mistakes:\n{lines}") from None
+        raise _mistaken("policy has mistakes", error) from None
     warn_of_ignored(files)
     return policy
+
+
+def policy_to_serve(path: str | None) -> Policy:
+    """The policy at `path`, or the system's, as this version serves it. Raises Unusable, with every mistake in it."""
+    return servable(policy_from(path))
+
+
+def servable(policy: Policy) -> Policy:
+    """`policy` without what the broker cannot give. Raises Unusable for rules that say more than it keeps."""
+    try:
+        return kept(policy)
+    except PolicyError as error:
+        raise _mistaken("policy has rules that say more than this version keeps", error) from None
+
+
+def _mistaken(what: str, error: PolicyError) -> Unusable:
+    lines = "\n".join(f"  {problem}" for problem in error.problems)
+    return Unusable(f"the {what}:\n{lines}")
 
 
 def read_or_tell(command: str, paths: Sequence[str], as_json: bool) -> PolicyFiles | None:
@@ -80,8 +98,7 @@ def profile_from(name: str) -> "Profile":
     except UnreadablePolicy as error:
         raise Unusable(f"the profile cannot be read: {error}") from None
     except PolicyError as error:
-        lines = "\n".join(f"  {problem}" for problem in error.problems)
-        raise Unusable(f"the profile has mistakes:\n{lines}") from None
+        raise _mistaken("profile has mistakes", error) from None
 
 
 def audit_to(word: str | None, standard: int) -> Sink:

@@ -118,13 +118,13 @@ class _Run:
             stack.enter_context(theirs)
 
             def make_broker() -> None:
-                from broker.commands.policies import audit_to, policy_from
+                from broker.commands.policies import audit_to, policy_to_serve
                 from broker.embedded import EmbeddedBroker
 
                 if not brokers:  # a second attempt, without a layer, has the first one's broker
                     audit = audit_to(options.audit, standard=2)
                     stack.callback(audit.close)
-                    policy = policy_from(policy_path)
+                    policy = policy_to_serve(policy_path)
                     brokers.append(stack.enter_context(EmbeddedBroker(policy, audit)))
 
             number = theirs.fileno()

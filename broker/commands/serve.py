@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from broker.audit import MODES, REQUIRED, AuditLog, Sink
 from broker.commands.common import Unusable, say
-from broker.commands.policies import audit_to, policy_from
+from broker.commands.policies import audit_to, policy_to_serve
 from broker.identity import Accounts, IdentityReader
 from broker.listeners import Listener, ListenError, default_declaration, listen
 from broker.policyfiles import TIERS
@@ -22,8 +22,9 @@ _HANDLED = (*_STOP, signal.SIGHUP, signal.SIGUSR1)
 
 _EPILOG = """\
 The broker opens what its own user can open: start it as root, or as a user for that user's programs.
-It ends on SIGTERM and SIGINT. SIGHUP does nothing: start it anew for a new policy. On SIGUSR1 it goes on in a new
-audit file: rename the old one before.
+A rule that says more than this version keeps (a lease, say) is refused, unless it says `accept: [CODE]`;
+`fdbroker check` shows the code. It ends on SIGTERM and SIGINT. SIGHUP does nothing: start it anew for a new policy.
+On SIGUSR1 it goes on in a new audit file: rename the old one before.
 
 exit status: 0 ended by a signal, 1 it failed or lost audit records, 2 it could not start
 """
@@ -34,7 +35,7 @@ def main(arguments: Sequence[str]) -> int:
     options = _parser().parse_args(arguments)
     signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGUSR1,))  # the log's rotation may come while it starts
     try:
-        policy = policy_from(options.policy)
+        policy = policy_to_serve(options.policy)
         audit = audit_to(options.audit, standard=1)
         listeners = _listen(policy, options.socket)
     except (Unusable, ListenError) as error:

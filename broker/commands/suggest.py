@@ -44,7 +44,7 @@ def main(arguments: Sequence[str]) -> int:
         if options.json:
             print(json.dumps({"rules": None, "error": str(error)}))
         return 2
-    lines = list(_file(found, reading))
+    lines = list(file_lines(found, reading))
     if options.json:
         print(json.dumps(_as_json(found, reading, lines)))
     else:
@@ -98,7 +98,7 @@ def _found(options: argparse.Namespace, reading: Reading) -> Suggestions:
             recall.close()
 
 
-def _file(found: Suggestions, reading: Reading) -> Iterator[str]:
+def file_lines(found: Suggestions, reading: Reading) -> Iterator[str]:
     """The lines of a policy file. What is not the rules themselves stands in comments."""
     yield from _comment(
         "Suggested by what was refused, and not reviewed: each rule gives what a program asked for."

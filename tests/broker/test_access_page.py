@@ -10,49 +10,13 @@ import pytest
 from support import policy
 
 from broker.commands import access_page
-from broker.commands.access_words import Report, as_json, as_text, duration, terms_words
+from broker.commands.access_words import Report, as_json, as_text
 from broker.population import Somebody
 from broker.reaching import Around, Reaching, Shown
 from broker.survey import ABSENT, Unseen
 from policy import Rights
 from policy.devices import Device
-from policy.terms import Creation, Serial, Terms
 from tests.broker.people import LAB, NODE, NOW, PEOPLE, loaded, person, seen
-
-
-@pytest.mark.parametrize(
-    ("terms", "words"),
-    [
-        (Terms(), []),
-        (Terms(lease=1800, exclusive=True), ["30m", "exclusive"]),
-        (Terms(preempt=True, renewable=True, relay=True), ["renewable", "preempt", "relay"]),
-        (Terms(open_limit=2, rate_limit=5, revoke="kill"), ["open 2", "5 a second", "revoke kill"]),
-        (Terms(serial=Serial(115200, "8N1", True), tun="vpn0"), ["tun vpn0", "serial 115200 8N1 raw"]),
-        (Terms(create=Creation(None, "adm", 0o640), temporary=True), ["temporary", "created adm 0640"]),
-        (Terms(flags=frozenset(["sync", "nonblock"]), as_broker=True), ["flags nonblock sync", "as broker"]),
-        (Terms(snapshot=True, netns_broker=True), ["snapshot", "netns broker"]),
-    ],
-)
-def test_terms_are_told_in_few_words(terms: Terms, words: list[str]) -> None:
-    assert terms_words(terms) == words
-
-
-def test_no_term_is_forgotten() -> None:
-    for name, value in {**Terms()._asdict()}.items():
-        other = {bool: True, type(None): 7, frozenset: frozenset(["x"])}[type(value)]
-        if name == "serial":
-            other = Serial(raw=True)
-        if name == "create":
-            other = Creation("x")
-        assert terms_words(Terms(**{name: other})), name
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(0, "0s"), (90, "1m30s"), (1800, "30m"), (3600, "1h"), (90000, "1d1h")]
-)
-def test_length_of_time_is_as_a_policy_has_it(seconds: int, text: str) -> None:
-    assert duration(seconds) == text
-
 
 HOSTILE = "<script>alert(1)</script>"
 QUOTES = "\"'><img src=x onerror=alert(1)>"

@@ -557,7 +557,7 @@ def test_cat_as_json_says_the_same(layered: list[Path]) -> None:
     ran = fdbroker(layered, "cat", "--json")
     assert (ran.returncode, ran.stderr) == (0, "")
     shown = json.loads(ran.stdout)
-    assert shown["policy"] in fdbroker(layered, "check").stdout
+    assert shown["policy"] == json.loads(fdbroker(layered, "check", "--json").stdout)["policy"]
     assert [(one["tier"], one["empty"]) for one in shown["files"]] == [
         (str(tier), tier == layered[1]) for tier in (layered[0], layered[0], layered[1], layered[2])
     ]

@@ -281,7 +281,7 @@ def test_directory_of_policies_is_one_set(place: Path) -> None:
     directory.mkdir()
     (directory / "10-a.yaml").write_text(policy(allow("null", "/dev/null", more="type: char")))
     (directory / "20-b.yaml").write_text(
-        "version: 1\nrules:\n  - {name: no, deny: all, paths: [/dev/null]}\n"
+        "version: 1\nrules:\n  - {name: no, deny: all, paths: [/dev/full]}\n"
     )
     (directory / "notes.txt").write_text("no policy")
     ran = subprocess.run(

@@ -13,6 +13,7 @@ from tests.policy.strategies import GROUPS
 
 # The moments that the strategies use, written out here once more.
 SECONDS = {"1970-01-01T00:01Z": 60, "1970-01-01T01:02+01:00": 120, "1969-12-31T23:00:59-01:01": 119}
+LEASES = {None: 10**9, "90s": 90, "2m": 120, "1h": 3600}
 OWN = ("/dev/tty", "/dev/fd", "/dev/stdin", "/dev/stdout", "/dev/stderr")
 
 
@@ -245,5 +246,7 @@ def decide(
         if request.needed in rights and "allow" in rule and allow_matches(rule, request, peer, found):
             extra = request.optional & rights & ~denied & ~request.needed
             count = len([one for one in extra if not (one is Rights.APPEND and Rights.WRITE in extra)])
-            choices.append((-count, rule["name"], request.needed | extra))
-    return (min(choices)[2], min(choices)[1]) if choices else None
+            lease = LEASES[rule.get("lease")]
+            order = (-count, rule.get("exclusive", False), -lease, rule["name"])
+            choices.append((order, request.needed | extra))
+    return (min(choices)[1], min(choices)[0][-1]) if choices else None

@@ -67,6 +67,10 @@ GROUPS = {
 }
 
 
+TERMS: list[RuleText] = [{}, {}, {"lease": "90s"}, {"lease": "2m"}, {"exclusive": True}, {"exclusive": False}]
+TERMS += [{"lease": "1h", "exclusive": True}, {"lease": "2m", "exclusive": True}]
+
+
 def subsets(values: Sequence[Any], least: int, most: int) -> list[list[Any]]:
     return [list(one) for size in range(least, most + 1) for one in combinations(values, size)]
 
@@ -111,7 +115,11 @@ def rules(action: str) -> st.SearchStrategy[RuleText]:
         ),
         own_device_keys,
     )
-    return st.one_of(plain, plain, plain, of_devices, with_own_keys)
+    rule = st.one_of(plain, plain, plain, of_devices, with_own_keys)
+    # One choice for all terms: each key of its own makes cases that meet rarer.
+    return (
+        st.builds(lambda rule, terms: {**rule, **terms}, rule, st.sampled_from(TERMS)) if is_allow else rule
+    )
 
 
 allows = rules("allow")

@@ -1,4 +1,4 @@
-"""Whether clients are all among other clients, and whether none is: for the comparison of rules in `covering`.
+"""Whether clients are all among other clients, and whether none is: for the comparison of rules in `within`.
 
 Clients are compared value by value: `{user: [mia, tom]}` is what `{user: mia}` and `{user: tom}` are together. An
 account's name and its number are the same only where `Names` says so. What is shown holds for conditions that are

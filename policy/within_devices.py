@@ -1,4 +1,4 @@
-"""Whether the devices that one rule is for are all among those of another, and whether none is: for `covering`."""
+"""Whether the devices that one rule is for are all among those of another, and whether none is: for `within`."""
 
 from collections.abc import Iterable, Sequence
 

@@ -1,0 +1,412 @@
+"""The terms of an allow as a file has them: the fields that read them, and what contradicts itself among them.
+
+Enforced here: a term stands where its meaning can be kept, so that no rule says what nobody could do:
+- a term is for an allow that lists the right, and is for the type of object, which it is about;
+- what excludes each other stands in one rule never: a snapshot never changes, so it cannot be revoked;
+- `tun` is /dev/net/tun, and `addresses` are what a rule has that allows to listen: neither has paths beside it.
+
+Which of them a version of the broker keeps is the subject of `keeping`.
+"""
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from . import fields
+from .described import about, described
+from .nodes import Node, Scalar
+from .problems import FileReport, shown
+from .terms import FLAG_WORDS, KILL, NO_TERMS, REQUIRED, TRY, Address, Creation, Serial, Terms
+from .words import FileType, Rights, rights_words
+
+# The expressions below are text: few policies need one, and to compile them all would delay every start.
+
+# Seconds of each unit of a lease.
+_SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
+_DURATION = r"([1-9][0-9]{0,8})([smhd])"
+_DURATION_PARTS = r"(?:[0-9]{1,9}[smhd])+"
+LEASE_SECONDS = 366 * 86_400
+
+# Bits per second; drivers take any number that their hardware can divide down to (termios(3), BOTHER).
+_BAUD = (50, 12_000_000)
+
+# Data bits, parity (none, even, odd, mark, space) and stop bits.
+_FRAME = r"[5-8][NEOMS][12]"
+
+# IFNAMSIZ is 16 with the NUL; the kernel refuses "/", ":" and white space, and reads "%d" as a template.
+_INTERFACE = r"[A-Za-z0-9][A-Za-z0-9._-]{0,14}"
+
+_ADDRESS = r"tcp:(?:\[([0-9a-fA-F:.]{2,45})\]|([0-9.]{7,15})):([1-9][0-9]{0,4})"
+_LAST_PORT = 2**16 - 1
+
+# Grants at a time and opens a second that a limit may name: beyond, it is none.
+_LIMIT = (1, 1_000_000)
+
+# Which type an object must be able to have for a right to mean anything on it.
+_TYPE_OF_RIGHT = {
+    Rights.CREATE: FileType.FILE,
+    Rights.LIST: FileType.DIRECTORY,
+    Rights.CONNECT: FileType.SOCKET,
+}
+_SPECIAL_RIGHTS = int(Rights.CREATE | Rights.LIST | Rights.CONNECT | Rights.LISTEN)
+# Objects on which nothing else than these rights can be used.
+_RIGHT_OF_TYPE = {FileType.DIRECTORY: Rights.LIST, FileType.SOCKET: Rights.CONNECT}
+
+# What nobody can take back from the holder of a descriptor, if the bytes do not go through the broker.
+_IRREVOCABLE = (FileType.FILE, FileType.BLOCK, FileType.FIFO)
+
+# What chooses objects in the file system.
+_OBJECT_KEYS = (
+    "paths",
+    "except_paths",
+    "type",
+    "device",
+    "subsystem",
+    "udev",
+    "attrs",
+    "seat",
+    "devices",
+    "except_devices",
+)
+
+_KINDS = {
+    FileType.FILE: "a file",
+    FileType.DIRECTORY: "a directory",
+    FileType.CHAR: "a character device",
+    FileType.BLOCK: "a block device",
+    FileType.FIFO: "a FIFO",
+    FileType.SOCKET: "a socket",
+}
+
+Told = Iterator[tuple[str, str]]
+"""The key of a rule that is to blame, and the message."""
+
+
+@described(lambda shapes: shapes.words(("true", "false")))
+def truth(node: Node, what: str, report: FileReport) -> bool | None:
+    """Read `true` or `false`; YAML 1.1's other words for them are not words of the language."""
+    found = fields.text(node, what, report)
+    if found is None or found in ("true", "false"):
+        return None if found is None else found == "true"
+    meant = {"yes": "true", "on": "true", "no": "false", "off": "false"}.get(found.lower(), found.lower())
+    hint = f"; did you mean {meant!r}?" if meant in ("true", "false") else ""
+    report.at(node, f"{what} is {shown(found)}, expected true or false{hint}")
+    return None
+
+
+@described(lambda shapes: shapes.text(_DURATION, "A number and a unit, `s`, `m`, `h` or `d`: `30m`."))
+def duration(node: Node, what: str, report: FileReport) -> int | None:
+    """Read how long something lasts, in seconds."""
+    found = fields.text(node, what, report)
+    if found is None:
+        return None
+    match = re.fullmatch(_DURATION, found)
+    seconds = int(match[1]) * _SECONDS[match[2]] if match else 0
+    if 0 < seconds <= LEASE_SECONDS:
+        return seconds
+    expected = f"a number and a unit, s, m, h or d, as 30m, at most {LEASE_SECONDS // 86_400}d"
+    report.at(node, f"{what} is {shown(found)}, expected {expected}{_duration_meant(found)}")
+    return None
+
+
+def _duration_meant(found: str) -> str:
+    """What others write: 1h30m, 90 (seconds), 30M, 30 min, 030m."""
+    short = re.sub(r"(?<=[smhd])[a-z]+", "", re.sub(r"[ _]", "", found[:40]).lower())
+    short = f"{short}s" if short.isascii() and short.isdigit() else short
+    if not re.fullmatch(_DURATION_PARTS, short):
+        return ""
+    seconds = sum(int(part[:-1]) * _SECONDS[part[-1]] for part in re.findall("[0-9]+[smhd]", short))
+    unit = next(unit for unit in "dhms" if seconds % _SECONDS[unit] == 0)
+    meant = f"{seconds // _SECONDS[unit]}{unit}"
+    return f"; did you mean {meant!r}?" if 0 < seconds <= LEASE_SECONDS else ""
+
+
+@described(lambda shapes: shapes.text(_FRAME, "Data bits, parity and stop bits: `8N1`."))
+def frame(node: Node, what: str, report: FileReport) -> str | None:
+    """Read the shape of a serial line's characters."""
+    found = fields.text(node, what, report)
+    if found is None or re.fullmatch(_FRAME, found):
+        return found
+    meant = re.sub("[^0-9A-Z]", "", found[:20].upper())
+    hint = f"; did you mean {meant!r}?" if re.fullmatch(_FRAME, meant) else ""
+    expected = "data bits, parity (N, E, O, M, S) and stop bits as 8N1"
+    report.at(node, f"{what} is {shown(found)}, expected {expected}{hint}")
+    return None
+
+
+@described(lambda shapes: shapes.text(_INTERFACE, "The name of a network interface: `vpn0`."))
+def interface(node: Node, what: str, report: FileReport) -> str | None:
+    """Read the name of a network interface."""
+    found = fields.text(node, what, report)
+    if found is None or re.fullmatch(_INTERFACE, found):
+        return found
+    expected = "the name of an interface as vpn0: letters, digits, '.', '_' and '-', at most 15"
+    report.at(node, f"{what} is {shown(found)}, expected {expected}")
+    return None
+
+
+@described(lambda shapes: shapes.text(_ADDRESS, "`tcp:0.0.0.0:80` or `tcp:[::]:80`; needs quotes."))
+def address(node: Node, what: str, report: FileReport) -> Address | None:
+    """Read an address to listen at, in the one way in which it is written."""
+    found = fields.text(node, what, report)
+    if found is None:
+        return None
+    match = re.fullmatch(_ADDRESS, found)
+    if match is None or int(match[3]) > _LAST_PORT:
+        expected = f"tcp:0.0.0.0:80 or tcp:[::]:80, with a port from 1 to {_LAST_PORT}"
+        report.at(node, f"{what} has {shown(found)}, expected {expected}")
+        return None
+    import ipaddress  # a policy without addresses does not pay for it
+
+    try:
+        host = ipaddress.ip_address(match[1] or match[2])
+    except ValueError:
+        report.at(node, f"{what} has {shown(found)}: there is no such address")
+        return None
+    read = Address(str(host), int(match[3]))
+    if str(read) != found:
+        # One spelling for each, so that what is asked for can be compared with it.
+        report.at(node, f"{what} has {shown(found)}, expected its usual spelling; did you mean '{read}'?")
+        return None
+    return read
+
+
+@described(lambda shapes: shapes.mapping(_LIMITS))
+def _limits(node: Node, what: str, report: FileReport) -> dict[str, int] | None:
+    return fields.mapping(_LIMITS, frozenset(), node, what, report)
+
+
+@described(lambda shapes: shapes.mapping(_SERIAL))
+def _serial(node: Node, what: str, report: FileReport) -> Serial | None:
+    values = fields.mapping(_SERIAL, frozenset(), node, what, report)
+    if values is None:
+        return None
+    return Serial(values.get("baud"), values.get("frame"), values.get("raw") or False)
+
+
+@described(lambda shapes: shapes.mapping(_TUN, required=("name",)))
+def _tun(node: Node, what: str, report: FileReport) -> str | None:
+    values = fields.mapping(_TUN, frozenset(), node, what, report)
+    if values is not None and "name" not in values:
+        report.at(node, f"{what} has no 'name', expected the interface's, as {{name: vpn0}}")
+    return None if values is None else values.get("name")
+
+
+@described(lambda shapes: shapes.mapping(_CREATE))
+def _create(node: Node, what: str, report: FileReport) -> Creation | None:
+    values = fields.mapping(_CREATE, frozenset(), node, what, report)
+    return None if values is None else Creation(values.get("owner"), values.get("group"), values.get("mode"))
+
+
+_LIMITS: Mapping[str, fields.Field[Any]] = {
+    "open": about("Grants of the rule that one client may hold at a time.", fields.number(*_LIMIT)),
+    "per_second": about("Opens by the rule that one client may make each second.", fields.number(*_LIMIT)),
+}
+_SERIAL: Mapping[str, fields.Field[Any]] = {
+    "baud": about("Bits per second.", fields.number(*_BAUD)),
+    "frame": about("Data bits, parity (`N`, `E`, `O`, `M`, `S`) and stop bits: `8N1`.", frame),
+    "raw": about("Whether bytes pass as they are, without echo, line editing and signals.", truth),
+}
+_TUN: Mapping[str, fields.Field[Any]] = {"name": about("The interface's name: `vpn0`.", interface)}
+_CREATE: Mapping[str, fields.Field[Any]] = {
+    "owner": about("The user whose the file is; the broker's own if left out.", fields.account),
+    "group": about("The file's group; the broker's own if left out.", fields.account),
+    "mode": about("The file's permission bits, in octal: `0640`.", fields.mode),
+}
+
+TERM_FIELDS: Mapping[str, fields.Field[Any]] = {
+    "lease": about("How long a grant lasts at most: `90s`, `30m`, `2h`, `1d`.", duration),
+    "renewable": about("Whether the client may have its lease again before it is over.", truth),
+    "exclusive": about("Whether nobody else has the object from the broker at the same time.", truth),
+    "preempt": about("Whether it ends others' grants of the object, where it would have to wait.", truth),
+    "limits": about("How many grants one client may hold, and how many opens it may make.", _limits),
+    "revoke": about(
+        "When a grant ends: `try` takes back what can be, `required` refuses what cannot be, `kill` ends the client.",
+        fields.word({word: word for word in (TRY, REQUIRED, KILL)}),
+    ),
+    "relay": about("Whether the broker passes the bytes on, and the object's descriptor to nobody.", truth),
+    "snapshot": about("Whether the client gets a copy of the file that never changes.", truth),
+    "serial": about("How the line is set before it is passed.", _serial),
+    "tun": about("/dev/net/tun with that interface; such a rule has no `paths`.", _tun),
+    "create": about("Whose a file is that is made; with the right `create`.", _create),
+    "temporary": about("Whether a file that is made has no name.", truth),
+    "flags": about(
+        "Open flags that are always set.", fields.any_of(fields.word({word: word for word in FLAG_WORDS}))
+    ),
+    "as": about("`broker`: connect as the broker, and not as the client.", fields.word({"broker": True})),
+    "netns": about(
+        "`broker`: `tun` and `listen` also for a client in another network namespace.",
+        fields.word({"broker": True}),
+    ),
+}
+ADDRESSES = "addresses"
+ADDRESS_FIELDS: Mapping[str, fields.Field[Any]] = {
+    ADDRESSES: about('What `listen` is for: `"tcp:0.0.0.0:80"`, `"tcp:[::]:443"`.', fields.any_of(address))
+}
+
+_TERMS = frozenset(TERM_FIELDS)
+_SPECIAL = frozenset((*TERM_FIELDS, ADDRESSES))
+
+
+def terms_of(values: Mapping[str, Any]) -> Terms:
+    """Return the terms among the values of a rule."""
+    if _SPECIAL.isdisjoint(values):
+        return NO_TERMS
+    limits = values.get("limits") or {}
+    return Terms(
+        lease=values.get("lease"),
+        renewable=values.get("renewable") or False,
+        exclusive=values.get("exclusive") or False,
+        preempt=values.get("preempt") or False,
+        open_limit=limits.get("open"),
+        rate_limit=limits.get("per_second"),
+        revoke=values.get("revoke"),
+        relay=values.get("relay") or False,
+        snapshot=values.get("snapshot") or False,
+        serial=values.get("serial"),
+        tun=values.get("tun"),
+        create=values.get("create"),
+        temporary=values.get("temporary") or False,
+        flags=frozenset(values.get("flags") or ()),
+        as_broker=values.get("as") or False,
+        netns_broker=values.get("netns") or False,
+        addresses=values.get(ADDRESSES) or (),
+    )
+
+
+def needs_no_path(values: Mapping[str, Any]) -> bool:
+    """Tell whether what the rule is for is said without paths or devices."""
+    return "tun" in values or ADDRESSES in values or values.get("allow") == Rights.LISTEN
+
+
+def check_deny(values: Mapping[str, Any], place: Callable[[str], Scalar], report: FileReport) -> None:
+    """Tell of what a deny cannot have."""
+    for key in values:
+        if key in _TERMS:
+            report.at(place(key), f"{key!r} is a term of an allow: a deny gives nothing that could have one")
+    if ADDRESSES not in values:
+        return
+    if values.get("deny") is not None and Rights.LISTEN not in values["deny"]:
+        report.at(place(ADDRESSES), "'addresses' are for listen, which this rule does not deny")
+    _refuse_objects(values, ADDRESSES, "choose what is listened at", (), place, report)
+
+
+def check_allow(
+    values: Mapping[str, Any],
+    types: frozenset[FileType],
+    place: Callable[[str], Scalar],
+    report: FileReport,
+) -> None:
+    """Tell of what contradicts itself in an allow for objects of these types."""
+    rights = values.get("allow")
+    if rights is None:
+        return  # what is wrong with it has been told
+    if (
+        _SPECIAL.isdisjoint(values)
+        and not int(rights) & _SPECIAL_RIGHTS
+        and not types.issubset(_RIGHT_OF_TYPE)
+    ):
+        return  # as with most rules, of which a policy may have many
+    terms = terms_of(values)
+    for key, message in (
+        *_listening(rights, values),
+        *_of_rights(rights, values, terms),
+        *_of_types(rights, types, values, terms),
+        *_of_pairs(rights, types, terms),
+    ):
+        report.at(place(key if key in values else "allow"), message)
+    if "tun" in values:
+        _refuse_objects(values, "tun", "means /dev/net/tun", ("type",), place, report)
+        if values.get("type") and values["type"] != (FileType.CHAR,):
+            report.at(place("type"), "'tun' means /dev/net/tun, expected 'type: char' or no type")
+    if ADDRESSES in values:
+        _refuse_objects(values, ADDRESSES, "choose what is listened at", (), place, report)
+
+
+def _refuse_objects(
+    values: Mapping[str, Any],
+    key: str,
+    why: str,
+    but: tuple[str, ...],
+    place: Callable[[str], Scalar],
+    report: FileReport,
+) -> None:
+    for other in _OBJECT_KEYS:
+        if other in values and other not in but:
+            report.at(place(other), f"{key!r} {why}, expected no {other!r} beside it")
+
+
+def _listening(rights: Rights, values: Mapping[str, Any]) -> Told:
+    if Rights.LISTEN not in rights:
+        if ADDRESSES in values:
+            yield ADDRESSES, "'addresses' are for listen, which this rule does not allow"
+        return
+    if rights != Rights.LISTEN:
+        others = ", ".join(rights_words(rights & ~Rights.LISTEN))
+        yield "allow", f"listen stands alone, expected a rule of its own for {others}"
+    elif ADDRESSES not in values:
+        yield "allow", 'listen has no \'addresses\', expected some as ["tcp:0.0.0.0:80", "tcp:[::]:80"]'
+
+
+def _of_rights(rights: Rights, values: Mapping[str, Any], terms: Terms) -> Told:
+    """Terms that need a right, and the right that needs its term."""
+    if "create" in values and Rights.CREATE not in rights:
+        yield "create", "'create' is for files that are made, expected 'create' among the rights too"
+    if Rights.CREATE in rights and "create" not in values:
+        expected = "expected the term 'create: {owner, group, mode}' beside the right"
+        yield "allow", f"it is not said whose the files are that are made, {expected}"
+    if terms.temporary and Rights.CREATE not in rights:
+        yield "temporary", "'temporary' is for files that are made, expected 'create' among the rights"
+    if terms.as_broker and Rights.CONNECT not in rights:
+        yield "as", "'as' is about connecting, expected 'connect' among the rights"
+    if terms.netns_broker and Rights.LISTEN not in rights and "tun" not in values:
+        yield "netns", "'netns' is about 'tun' and listen, and this rule has neither"
+
+
+def _of_types(rights: Rights, types: frozenset[FileType], values: Mapping[str, Any], terms: Terms) -> Told:
+    """Rights and terms on what is not of the type that they are about."""
+    if "tun" in values or Rights.LISTEN in rights:
+        types = frozenset((FileType.CHAR,)) if "tun" in values else frozenset()
+    else:
+        for right, kind in _TYPE_OF_RIGHT.items():
+            if right in rights and kind not in types:
+                word = rights_words(right)[0]
+                told = f"{word} is for {_KINDS[kind]}, which this rule is not for"
+                yield "type", f"{told}, expected {kind.value!r} among 'type'"
+        useless = types and types.issubset(_RIGHT_OF_TYPE)
+        if useless and not any(_RIGHT_OF_TYPE[kind] in rights for kind in types):
+            first = min(types, key=lambda kind: kind.value)
+            needed = rights_words(_RIGHT_OF_TYPE[first])[0]
+            told = f"nothing of {_KINDS[first]} can be given but {needed}"
+            yield "type", f"{told}, which this rule does not allow"
+    for key, said, kind in (
+        ("serial", terms.serial, FileType.CHAR),
+        ("snapshot", terms.snapshot, FileType.FILE),
+    ):
+        if said and kind not in types:
+            yield key, f"{key!r} is for {_KINDS[kind]}, which this rule is not for"
+
+
+def _of_pairs(rights: Rights, types: frozenset[FileType], terms: Terms) -> Told:
+    """Terms that exclude each other, or need each other."""
+    if terms.renewable and terms.lease is None:
+        yield "renewable", "'renewable' is about a lease, and this rule has no 'lease'"
+    if terms.snapshot:
+        more = rights_words(rights & ~Rights.READ)
+        if more:
+            yield "snapshot", f"a snapshot can only be read, and this rule allows {', '.join(more)}"
+        if terms.revoke == REQUIRED:
+            yield (
+                "snapshot",
+                "a snapshot never changes, so it cannot be revoked: 'revoke: required' excludes it",
+            )
+        if terms.relay:
+            yield "snapshot", "a snapshot is the client's own copy: 'relay' excludes it"
+    carried = rights_words(rights & (Rights.IOCTL | Rights.TRUNCATE))
+    if terms.relay and carried:
+        yield "relay", f"a relay carries bytes and nothing else, and this rule allows {', '.join(carried)}"
+    if terms.revoke == REQUIRED and not terms.relay and not terms.snapshot and terms.tun is None:
+        lasting = [_KINDS[kind] for kind in _IRREVOCABLE if kind in types]
+        if lasting and Rights.LISTEN not in rights:
+            expected = "expected 'relay: true', or a rule for 'type: char' or socket alone"
+            yield "revoke", f"{lasting[0]} that was passed cannot be taken back, {expected}"
