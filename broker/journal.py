@@ -20,14 +20,12 @@ import struct
 from collections.abc import Iterator
 from typing import Any
 
+from broker.limits import JOURNAL_FIELDS
 from broker.recordwords import FRONT, message_of
 
 SOCKET = "/run/systemd/journal/socket"
 
 _IDENTIFIER = "fdbroker"
-
-# Fields of one entry; journald takes 1,024. Only a worker that is taken over makes so many.
-_FIELDS = 200
 
 # journald's names: capitals, digits and _, 64 characters at most.
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
@@ -138,7 +136,7 @@ def entry(line: bytes) -> bytes:
         ("FDBROKER_RECORD", line.decode("utf-8", "backslashreplace")),
         *_own_fields("FDBROKER", record),
     ]
-    return b"".join(_encoded(name, value) for name, value in fields[:_FIELDS])
+    return b"".join(_encoded(name, value) for name, value in fields[:JOURNAL_FIELDS])
 
 
 def _record(line: bytes) -> dict[str, Any]:

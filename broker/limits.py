@@ -81,6 +81,9 @@ GROUPS_SHOWN = 32
 # Bytes of one audit record. A worker that sends more is broken or taken over.
 RECORD_BYTES = 512 * 1024
 
+# Fields of one entry of the journal; journald takes 1,024. Only a worker that is broken or taken over makes so many.
+JOURNAL_FIELDS = 200
+
 # Refusals written one by one for a uid, at once and per second after that; the rest is counted in the
 # next record. A program that asks in a loop must not fill the disk.
 REFUSALS_BURST = 1000

@@ -14,6 +14,15 @@ EVENTS = [branch["$ref"].rpartition("/")[2] for branch in SCHEMA["oneOf"]]
 
 _TYPES = {"string": str, "integer": int, "array": list, "object": dict, "null": type(None)}
 _SAID = {"description"}
+_OF = {
+    "pattern": str,
+    "minimum": int,
+    "maximum": int,
+    "items": list,
+    "properties": dict,
+    "required": dict,
+    "additionalProperties": dict,
+}
 
 
 def faults_of(record: dict[str, Any]) -> list[str]:
@@ -27,7 +36,8 @@ def _faults(value: Any, schema: dict[str, Any], where: str) -> list[str]:
         return _faults(value, SCHEMA["$defs"][schema["$ref"].rpartition("/")[2]], where)
     found = []
     for word, wanted in schema.items():
-        if word not in _SAID:
+        # A word says nothing of values of other types.
+        if word not in _SAID and type(value) is _OF.get(word, type(value)):
             found += _WORDS[word](value, wanted, schema, where)
     return found
 
@@ -40,7 +50,11 @@ def _type(value: Any, wanted: Any, schema: dict[str, Any], where: str) -> list[s
 
 
 def _among(value: Any, wanted: Any, schema: dict[str, Any], where: str) -> list[str]:
-    return [] if value in wanted else [f"{where}: {value!r} is none of {wanted}"]
+    return (
+        []
+        if any(value == one and type(value) is type(one) for one in wanted)
+        else [f"{where}: {value!r} is none of {wanted}"]
+    )
 
 
 def _properties(value: Any, wanted: Any, schema: dict[str, Any], where: str) -> list[str]:
