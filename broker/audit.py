@@ -57,6 +57,29 @@ class Sink(Protocol):
         """Give up what it holds."""
 
 
+class _Pipe:
+    """What was taken from one worker's pipe and is no whole record yet."""
+
+    def __init__(self) -> None:
+        self._partial = b""
+        self._skipping = False  # in a record that is too long
+
+    def lines(self, data: bytes) -> list[bytes]:
+        """The whole records, now that `data` came."""
+        lines = (self._partial + data).split(b"\n")
+        if self._skipping and len(lines) > 1:
+            lines[0], self._skipping = _DROPPED, False
+        self._partial = lines.pop()
+        if self._skipping or len(self._partial) > RECORD_BYTES:
+            # The rest of it must not pass for a record either.
+            self._partial, self._skipping = b"", True
+        return lines
+
+
+def _ignore(records: list[bytes]) -> None:
+    pass
+
+
 class AuditLog:
     """What is to be written, in its order.
 
@@ -79,8 +102,7 @@ class AuditLog:
         self._clock = clock
         self._monotonic = monotonic
         self._number = 0
-        self._partial = b""
-        self._skipping = False  # in a record that is too long
+        self._pipes: dict[int, _Pipe] = {}
         self._unwritten = b""
         self._begun = b""  # of the first line that waits, what is written already
         self._broken = False  # the last write failed
@@ -89,6 +111,8 @@ class AuditLog:
         self._pause = AUDIT_GATHER_SECONDS
         self._first_lost = 0  # all numbers from this one on are lost; 0: none
         self._notice = (0, b"")  # the last line that told of losses, and the first number in it
+        self.observe: Callable[[list[bytes]], None] = _ignore
+        """Is told of the records that were taken, as the worker wrote them."""
 
     @property
     def failing(self) -> bool:
@@ -115,15 +139,14 @@ class AuditLog:
             data = os.read(pipe, _READ_BYTES)
         except BlockingIOError:
             return True
-        lines = (self._partial + data).split(b"\n")
-        if self._skipping and len(lines) > 1:
-            lines[0], self._skipping = _DROPPED, False
-        self._partial = lines.pop()
-        if self._skipping or len(self._partial) > RECORD_BYTES:
-            # The rest of it must not pass for a record either.
-            self._partial, self._skipping = b"", True
+        lines = self._pipes.setdefault(pipe, _Pipe()).lines(data)
+        self.observe(lines)
         self._queue([line for line in lines if line])
         return bool(data)
+
+    def forget(self, pipe: int) -> None:
+        """`pipe` is at its end, and its number may be another's."""
+        self._pipes.pop(pipe, None)
 
     def note(self, event: str, **fields: object) -> None:
         """Write a record of the supervisor's own."""

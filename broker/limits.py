@@ -98,3 +98,21 @@ PROFILE_BYTES = 64 * 1024
 
 # Seconds before an account name that did not resolve is looked up again.
 ACCOUNT_RETRY_SECONDS = 1.0
+
+# Seconds that a worker has to bring its connections to where another can go on. One whose client does not read, or
+# does not finish its message, is closed then.
+HANDOVER_SECONDS = 5.0
+
+# Seconds until a worker that died is started again, when it did so soon after its start: doubled each time, up to the
+# last, so that a policy or a disk that kills it at once does not keep a processor busy.
+RESTART_SECONDS = 0.1
+RESTART_MOST_SECONDS = 5.0
+
+# Seconds after which a worker's death is the first one again.
+RESTART_FORGET_SECONDS = 30.0
+
+# Grants that one worker gives before its numbers would meet those of the next.
+GRANTS_PER_GENERATION = 10**12
+
+# Records of grants that the supervisor keeps, some 400 bytes each; of more the oldest are forgotten.
+GRANT_RECORDS = 65_536

@@ -343,5 +343,4 @@ def _is_allowed(
     considered = policy.consider(request, peer, now)
     if considered.refusal is not None or (thing.linked and considered.has_hidden_names):
         return False
-    names = tuple(name for name in thing.same if name in considered.deny_literals and name not in found.names)
-    return policy.decide(request, peer, found._replace(names=(*found.names, *names)), now).allowed
+    return policy.decide(request, peer, considered.named(found, thing.same), now).allowed

@@ -35,7 +35,7 @@ from broker.walk import (
     WalkRefused,
     encoded,
 )
-from policy import Policy, Rights
+from policy import Object, Policy, Rights
 from sandboxed.syscalls import RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS
 
 _DIRECT = RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS
@@ -102,9 +102,9 @@ class Opener:
         except WalkFailed as failure:
             return self._not_found(plan, failure)
         try:
-            others = other_names(self._walker, considered.deny_literals, walked, may_block)
-            names = (*walked.names, *others.same)
-            return self._open_object(plan, walked, names, others.settled, hidden_name(walked, considered))
+            others = other_names(self._walker, considered.literals, walked, may_block)
+            found = considered.named(object_of(walked, walked.names), others.same)
+            return self._open_object(plan, walked, found, others.settled, hidden_name(walked, considered))
         finally:
             os.close(walked.fd)
 
@@ -118,10 +118,8 @@ class Opener:
             )
         return Outcome("failed", rule=verdict.rule, errno=failure.errno, reason=os.strerror(failure.errno))
 
-    def _open_object(
-        self, plan: Plan, walked: Walked, names: tuple[str, ...], settled: bool, hidden: str
-    ) -> Outcome:
-        seen = self._facts.of(plan.request, plan.peer, object_of(walked, names), walked)
+    def _open_object(self, plan: Plan, walked: Walked, found: Object, settled: bool, hidden: str) -> Outcome:
+        seen = self._facts.of(plan.request, plan.peer, found, walked)
         found = seen.object
         verdict = self._policy.decide(plan.request, plan.peer, found, self._clock())
         device = walked.status.st_rdev if found.type in DEVICES else None

@@ -20,13 +20,14 @@ opened is the one that was described.
 """
 
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from .clients import Client, Peer
 from .devices import DEVICE_TYPES, DeviceSelector, any_holds
 from .entries import Entry
 from .lookup import RuleLookup
 from .paths import shape_fault, split
+from .patterns import PathPattern
 from .problems import shown
 from .rules import ALLOW, DENY, Consideration, Object, Request, Rule, SocketDeclaration, Verdict
 from .variables import certainly, possibly, variables_of
@@ -123,7 +124,8 @@ class Policy:
         return Consideration(
             None,
             max(roots, key=len),
-            _with_literal_exceptions(literals, candidates, peer),
+            literals,
+            _literal_exceptions(candidates, peer),
             not all(pattern.literal for pattern in excepts)
             or self._lookup.denies_by_pattern(peer, needed | optional, now),
         )
@@ -227,7 +229,7 @@ class Policy:
             if object.type in (entry.rule.types or ())
             and device_holds(entry.rule, object) is True
             and (entry.rule.id in by_resolved_path or _is_link_to_device(entry, object))
-            and not _is_excepted(entry.rule, (object.path, *object.names), peer)
+            and not _is_excepted(entry.rule, (object.path, *object.names), peer, object.excepted_as)
         ]
 
     def _default(self, path: str, peer: Peer, needed: int, now: float | None) -> Verdict:
@@ -267,8 +269,11 @@ def is_own_to_each_process(path: str) -> bool:
     return path in _OWN_TO_EACH_PROCESS or path.startswith(_OWN_DIRECTORY)
 
 
-def _is_excepted(rule: Rule, names: Iterable[str], peer: Peer) -> bool:
-    """Tell whether one of `names` is among the exceptions of `rule`: an allow's may be, a deny's must be."""
+def _is_excepted(rule: Rule, names: Iterable[str], peer: Peer, excepted_as: Collection[str] = ()) -> bool:
+    """Tell whether one of `names` is among the exceptions of `rule`: an allow's may be, a deny's must be.
+
+    `excepted_as` are names that count where an exception names them literally.
+    """
     if not rule.except_paths:
         return False
     paths = [split(name) for name in names]
@@ -278,7 +283,11 @@ def _is_excepted(rule: Rule, names: Iterable[str], peer: Peer) -> bool:
             meant = expand(pattern, variables_of(peer))
         else:
             meant = pattern
-        if meant is not None and any(meant.matches(path) for path in paths):
+        if meant is None:
+            continue
+        if any(meant.matches(path) for path in paths):
+            return True
+        if excepted_as and isinstance(meant, PathPattern) and meant.literal and meant.text in excepted_as:
             return True
     return False
 
@@ -331,17 +340,16 @@ def _is_link_to_device(entry: Entry, object: Object) -> bool:
     )
 
 
-def _with_literal_exceptions(
-    deny_literals: tuple[str, ...], candidates: list[Entry], peer: Peer
-) -> tuple[str, ...]:
-    """Add the literal exceptions of the candidates: an object stays excepted under another name."""
+def _literal_exceptions(candidates: list[Entry], peer: Peer) -> tuple[str, ...]:
+    """The literal exceptions of the candidates: an object stays excepted under another name."""
     patterns = [
         certainly(pattern, variables_of(peer)) if pattern.variables else pattern
         for entry in candidates
         for pattern in entry.rule.except_paths
     ]
-    exceptions = [pattern.text for pattern in patterns if pattern is not None and pattern.literal]
-    return tuple(dict.fromkeys((*deny_literals, *exceptions))) if exceptions else deny_literals
+    return tuple(
+        dict.fromkeys(pattern.text for pattern in patterns if pattern is not None and pattern.literal)
+    )
 
 
 def _granted(allows: list[Entry], needed: int, optional: int) -> Verdict:

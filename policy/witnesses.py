@@ -228,7 +228,8 @@ def _paths(search: Search, variables: Variables) -> Iterator[str]:
     unwanted = [*excepted, *_languages(stopped, variables)]
     given = [_languages(rule.paths, variables) for rule in search.allows]
     all_given = [language for languages in given for language in languages]
-    spared = [one for rule in search.allows for one in _languages(rule.except_paths, variables)]
+    sparing = (*search.allows, *_stopping(search))
+    spared = [one for rule in sparing for one in _languages(rule.except_paths, variables)]
     refused = [
         (one, _languages(rule.except_paths, variables))
         for rule in search.denies
@@ -266,7 +267,7 @@ def _text(inside: list[Language], outside: list[Language]) -> str | None:
 
 def _devices(search: Search) -> list[Device]:
     wanted = [(), *(one for rule in search.denies for one in _alternatives(rule))]
-    wanted += [(one,) for rule in search.allows for one in rule.except_devices]
+    wanted += [(one,) for rule in (*search.allows, *_stopping(search)) for one in rule.except_devices]
     avoided = [one for rule in search.allows for some in _alternatives(rule) for one in some]
     devices = (
         _device((*own, *more), avoid)

@@ -12,7 +12,7 @@ from typing import Any
 SCHEMA = json.loads((Path(__file__).parent.parent / "docs/audit.schema.json").read_text())
 EVENTS = [branch["$ref"].rpartition("/")[2] for branch in SCHEMA["oneOf"]]
 
-_TYPES = {"string": str, "integer": int, "array": list, "object": dict, "null": type(None)}
+_TYPES = {"string": str, "integer": int, "array": list, "object": dict, "null": type(None), "boolean": bool}
 _SAID = {"description"}
 _OF = {
     "pattern": str,

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from audit_schema import faults_of
-from hostile import BUSY, DENIED, Hostile, opening
+from hostile import BUSY, DENIED, Hostile, call, opening, state_of, stopped
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import FDBROKER, SECONDS, TREE, Broker, allow, needs_root, policy, wait_until
@@ -447,6 +447,31 @@ def test_record_that_a_full_disk_cut_stands_whole_in_the_next_file_when_rotated(
         assert broker.all_records(event="reopened")
         numbers = numbers_of(records_in(old) + broker.all_records())
         assert numbers == list(range(1, len(numbers) + 1))
+        assert broker.stop() == 0
+
+
+@needs_root
+def test_no_record_of_a_worker_is_lost_when_it_dies_while_the_disk_is_full(place: Path) -> None:
+    many = call("OpenMany", {"requests": [{"path": str(place / "file"), "access": ["read"]}] * 64})
+    with on_small_disk(place, REQUIRED) as (broker, disk):
+        fill(disk)
+        granted = []
+        with Hostile(broker) as client:
+            client.ask(call("Describe"))
+            with stopped(broker.supervisor):
+                for _ in range(10):  # much more than the supervisor takes at once
+                    reply, fds = client.ask(many)
+                    close_all(fds)
+                    granted += [one["grant"] for one in reply["parameters"]["results"]]
+                os.kill(broker.worker, signal.SIGKILL)
+                wait_until(lambda: state_of(broker.worker) == "Z", "the worker to die")
+        assert broker.process.stderr is not None
+        said = [broker.process.stderr.readline() for _ in range(2)]
+        assert any("the worker ended unexpectedly" in line for line in said), said
+        (disk / "filler").unlink()
+        wait_until(lambda: len(broker.all_records(event="open")) == len(granted), "the records")
+        assert [record["grant"] for record in broker.all_records(event="open")] == granted
+        assert numbers_of(broker.all_records()) == list(range(1, len(broker.all_records()) + 1))
         assert broker.stop() == 0
 
 

@@ -21,6 +21,7 @@ _PEER = {
     "label": "l",
 }
 _OPEN = {
+    "connection": 1,
     "peer": _PEER,
     "path": "/dev/x",
     "access": ["read"],
@@ -57,6 +58,8 @@ WHOLE: dict[str, dict[str, Any]] = {
         "weak": {"landlock": "why"},
         "network": "none",
     },
+    "reload": {"good": False, "policy": "0759be52ca9c", "rules": 10, "error": "x"},
+    "worker-ended": {"status": -9, "clients": 1},
     "reopened": {},
     "reopen-failed": {"reason": "x"},
     "records-lost": {"first": 1, "last": 2, "count": 2, "reason": "x"},
