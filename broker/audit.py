@@ -28,6 +28,29 @@ _TERMINAL_BYTES = 256
 _DROPPED = b'{"event":"record-dropped","reason":"it was too long"}'
 
 
+class _Pipe:
+    """What was taken from one worker's pipe and is no whole record yet."""
+
+    def __init__(self) -> None:
+        self._partial = b""
+        self._skipping = False  # in a record that is too long
+
+    def lines(self, data: bytes) -> list[bytes]:
+        """The whole records, now that `data` came."""
+        lines = (self._partial + data).split(b"\n")
+        if self._skipping and len(lines) > 1:
+            lines[0], self._skipping = _DROPPED, False
+        self._partial = lines.pop()
+        if self._skipping or len(self._partial) > RECORD_BYTES:
+            # The rest of it must not pass for a record either.
+            self._partial, self._skipping = b"", True
+        return lines
+
+
+def _ignore(records: list[bytes]) -> None:
+    pass
+
+
 class AuditLog:
     """Where the records go.
 
@@ -46,9 +69,10 @@ class AuditLog:
         self._complain = complain
         self._clock = clock
         self._number = 0
-        self._partial = b""
-        self._skipping = False  # in a record that is too long
+        self._pipes: dict[int, _Pipe] = {}
         self._unwritten = b""
+        self.observe: Callable[[list[bytes]], None] = _ignore
+        """Is told of the records that were taken, as the worker wrote them."""
         self.failing = False  # the last write failed
 
     @property
@@ -62,17 +86,16 @@ class AuditLog:
             data = os.read(pipe, _READ_BYTES)
         except BlockingIOError:
             return True
-        lines = (self._partial + data).split(b"\n")
-        if self._skipping and len(lines) > 1:
-            lines[0], self._skipping = _DROPPED, False
-        self._partial = lines.pop()
-        if self._skipping or len(self._partial) > RECORD_BYTES:
-            # The rest of it must not pass for a record either.
-            self._partial, self._skipping = b"", True
+        lines = self._pipes.setdefault(pipe, _Pipe()).lines(data)
+        self.observe(lines)
         stamp = self._now()
         self._unwritten += b"".join([self._line(line, stamp) for line in lines if line])
         self.flush()
         return bool(data)
+
+    def forget(self, pipe: int) -> None:
+        """`pipe` is at its end, and its number may be another's."""
+        self._pipes.pop(pipe, None)
 
     def note(self, record: bytes) -> None:
         """Write a record of the supervisor's own: a JSON object on one line."""

@@ -8,6 +8,7 @@ Rules that this module enforces:
 - nothing here waits: what cannot be received, sent or opened now is taken up again by the event loop.
 """
 
+import contextlib
 import errno
 import fcntl
 import select
@@ -17,6 +18,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from enum import Enum, auto
+from typing import Any
 
 from broker import messages
 from broker.answers import Answer, invalid_parameter, not_implemented, send_failed
@@ -116,10 +118,14 @@ class Connection:
         client: Client,
         shared: Shared,
         changed: Callable[["Connection"], None],
+        answered: bool = False,
     ) -> None:
-        """Take over `connection`, non-blocking and with SO_PASSCRED. `changed` is told of each new state."""
+        """Take over `connection`, non-blocking and with SO_PASSCRED. `changed` is told of each new state.
+
+        `answered` says that another worker may have sent a reply that is still unread.
+        """
         self._socket = connection
-        self._recvmsg = connection.recvmsg
+        self._recvmsg: Callable[[int, int], Any] = connection.recvmsg
         self._sendmsg = connection.sendmsg
         self._unread = shared.unread
         self._shared = shared
@@ -127,7 +133,7 @@ class Connection:
         self._decoder = MessageDecoder()
         self._held: bytes | None = None  # a call that waits for its turn
         self._output = b""  # the rest of a reply
-        self._answered = False  # a reply was sent that may be unread
+        self._answered = answered  # a reply was sent that may be unread
         self._sender: list[tuple[int, int, bytes]] = []  # the control data that was found right last
         self.client = client
         self.fd = connection.fileno()
@@ -183,9 +189,34 @@ class Connection:
     def close(self) -> None:
         """End the connection; whatever is under way for it is dropped when it ends."""
         if self.state is not State.CLOSED:
+            # The supervisor holds it too, so closing alone would not end it.
+            with contextlib.suppress(OSError):
+                self._socket.shutdown(socket.SHUT_RDWR)
+            self.leave()
+
+    def finish(self) -> None:
+        """Read no further than to the end of a message: another worker is to go on from there."""
+        self._recvmsg = self._receive_one
+
+    @property
+    def is_at_boundary(self) -> bool:
+        """Whether no call is half read, waits, or is half answered; a reply may still be unread."""
+        return (
+            self.state is State.CALL and self._held is None and not self._decoder.waiting and not self._output
+        )
+
+    def leave(self) -> None:
+        """Close it in this process alone."""
+        if self.state is not State.CLOSED:
             self.state = State.CLOSED
             self._changed(self)
             self._socket.close()
+
+    def _receive_one(self, size: int, control_bytes: int) -> Any:
+        """recvmsg(), of not more than the first message that waits."""
+        waiting = self._socket.recv(size, socket.MSG_PEEK)
+        end = waiting.find(NUL) + 1
+        return self._socket.recvmsg(end or size, control_bytes)
 
     def _enter(self, state: State) -> None:
         if self.state is not state and self.state is not State.CLOSED:

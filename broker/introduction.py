@@ -5,6 +5,7 @@ clients anyway, checks each value's type.
 """
 
 import json
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from policy import Peer
@@ -16,8 +17,28 @@ INTRODUCTION_BYTES = 128 * 1024
 AUDIT_FAILS = b"audit fails"
 AUDIT_WORKS = b"audit works"
 
-# The one thing that the worker says there: from now on it serves.
+# And that another worker serves from now on: bring each connection to where no call is half read or half answered.
+FINISH = b"finish"
+
+# What the worker says: from now on it serves; and of the connection of a number, that it left it at such a place, or
+# that it cannot serve it.
 READY = b"ready"
+DONE = b"done"
+REFUSED = b"refused"
+SAID_BYTES = 32
+
+
+def said_of(what: bytes, number: int) -> bytes:
+    """DONE or REFUSED, of the connection of that number."""
+    return b"%b %d" % (what, number)
+
+
+def connection_of(message: bytes) -> tuple[bytes, int]:
+    """What a worker says, and of which connection. Raises ValueError for what no worker says."""
+    what, _, digits = message.partition(b" ")
+    if what not in (DONE, REFUSED) or not digits.isdigit():
+        raise ValueError("no worker says that")
+    return what, int(digits)
 
 
 class Introduction(NamedTuple):
@@ -26,7 +47,16 @@ class Introduction(NamedTuple):
     peer: Peer
     uid: int  # as the kernel reports it, to be compared with each sender's
     shown: dict[str, Any]  # for the audit
+    number: int = 0  # of the connection, among all that this supervisor accepted
+    answered: bool = False  # another worker served it, so a reply may be unread
+    grants: Sequence[tuple[int, str]] = ()  # what it has from that worker: numbers and paths
 
     def encoded(self) -> bytes:
-        """As JSON: arrays of the values in their order, sets as arrays too."""
-        return json.dumps(self, default=list, separators=(",", ":")).encode("ascii")
+        """As JSON: arrays of the values in their order, sets as arrays too. Of very many grants the last ones."""
+        told, fits = self, INTRODUCTION_BYTES
+        while (
+            len(message := json.dumps(told, default=list, separators=(",", ":")).encode("ascii")) > fits
+            and told.grants
+        ):
+            told = told._replace(grants=told.grants[len(told.grants) // 2 + 1 :])
+        return message

@@ -66,6 +66,12 @@ AUDIT_GATHER_SECONDS = 0.002
 # Seconds until a failed write of the audit is tried again.
 AUDIT_RETRY_SECONDS = 0.5
 
+# Characters of an object's other names in a record: forty links could make more than a record holds.
+NAMES_SHOWN = 4_096
+
+# Groups of a client that its records show. They stand in each, and few clients have more.
+GROUPS_SHOWN = 32
+
 # Bytes of one audit record. A worker that sends more is broken or taken over.
 RECORD_BYTES = 512 * 1024
 
@@ -83,3 +89,21 @@ PROFILE_BYTES = 64 * 1024
 
 # Seconds before an account name that did not resolve is looked up again.
 ACCOUNT_RETRY_SECONDS = 1.0
+
+# Seconds that a worker has to bring its connections to where another can go on. One whose client does not read, or
+# does not finish its message, is closed then.
+HANDOVER_SECONDS = 5.0
+
+# Seconds until a worker that died is started again, when it did so soon after its start: doubled each time, up to the
+# last, so that a policy or a disk that kills it at once does not keep a processor busy.
+RESTART_SECONDS = 0.1
+RESTART_MOST_SECONDS = 5.0
+
+# Seconds after which a worker's death is the first one again.
+RESTART_FORGET_SECONDS = 30.0
+
+# Grants that one worker gives before its numbers would meet those of the next.
+GRANTS_PER_GENERATION = 10**12
+
+# Records of grants that the supervisor keeps, some 400 bytes each; of more the oldest are forgotten.
+GRANT_RECORDS = 65_536

@@ -61,7 +61,7 @@ class Client:
         self.peer = peer
         self.uid = uid
         self.peer_fields = fields({"peer": shown})
-        self.open_head = b'{"event":"open",' + self.peer_fields
+        self.open_head = b'{"event":"open","connection":%d,' % number + self.peer_fields
         self.plans = plans  # of all connections with this identity
         self.grants: dict[int, str] = {}  # number → path as shown, the oldest first
 
@@ -69,18 +69,18 @@ class Client:
 class Service:
     """Answers calls by one policy."""
 
-    def __init__(self, policy: Policy, opener: Opener, audit: AuditPipe) -> None:
+    def __init__(self, policy: Policy, opener: Opener, audit: AuditPipe, first_grant: int = 1) -> None:
+        """`first_grant` is the number of the first grant: no other worker may have given it."""
         self._policy = policy
         self._opener = opener
         self.audit = audit
-        self._grants = itertools.count(1)
-        self._connections = itertools.count(1)
+        self._grants = itertools.count(first_grant)
         self._plans = PlanCache()
         self.refusals = RefusalLimit(time.monotonic)
 
-    def client(self, peer: Peer, uid: int, shown: dict[str, Any]) -> Client:
-        """A client that has just connected. `shown` is what the audit says of its identity."""
-        return Client(next(self._connections), peer, uid, shown, self._plans.of(peer))
+    def client(self, number: int, peer: Peer, uid: int, shown: dict[str, Any]) -> Client:
+        """A client on the connection of that number. `shown` is what the audit says of its identity."""
+        return Client(number, peer, uid, shown, self._plans.of(peer))
 
     # --- opening -----------------------------------------------------------------------------------------
 

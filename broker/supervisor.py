@@ -1,7 +1,11 @@
-"""The supervisor: it accepts, reads who is asking, introduces clients to the worker, and writes the audit.
+"""The supervisor: it accepts, reads who is asking, hands clients to a worker, and writes the audit.
 
-It parses nothing that a client sent: it never receives from a client's connection. What it reads of the
-worker's are audit records, which it only cuts at line ends.
+Rules that this module enforces:
+- it parses nothing that a client sent: it never receives from a client's connection. Of a worker it takes audit
+  records, which it only cuts at line ends, and two words about connections;
+- each connection is held here too. What a new worker gets is this process's own duplicate, and an identity that it read
+  itself: nothing that another worker hands over;
+- a worker that died takes its connections with it, for nobody knows how far it came, and another one is started.
 """
 
 import collections
@@ -12,25 +16,39 @@ import gc
 import json
 import os
 import select
-import signal
 import socket
 import sys
 import time
 from collections.abc import Callable, Sequence
 
-from broker.audit import AuditLog, audit_pipe
-from broker.introduction import AUDIT_FAILS, AUDIT_WORKS, READY, Introduction
+from broker.audit import AuditLog
+from broker.clients import Clients, Kept
+from broker.grants import Grants
+from broker.introduction import AUDIT_FAILS, AUDIT_WORKS, DONE, FINISH, Introduction
 from broker.limits import (
     ACCEPT_BURST,
     AUDIT_GATHER_SECONDS,
     AUDIT_RETRY_SECONDS,
+    HANDOVER_SECONDS,
+    RESTART_FORGET_SECONDS,
+    RESTART_MOST_SECONDS,
+    RESTART_SECONDS,
 )
 from broker.listeners import Listener
-from broker.worker_process import run_worker
+from broker.workers import Worker, WorkerBroken
 from policy import Policy
-from sandboxed.descriptors import send_with_fds
 
 _END_SECONDS = 5.0
+
+Introducer = Callable[[socket.socket, str], Introduction]
+"""Reads who is at the other end of a connection that came by the socket of that name. Raises OSError."""
+
+
+def _nobody_asked(good: bool) -> None:
+    pass
+
+
+_NOTHING_NEXT = (None, _nobody_asked)
 
 
 def complain(message: str) -> None:
@@ -44,7 +62,7 @@ class WorkerDied(Exception):
 
 
 class Supervisor:
-    """One worker and what it needs; `run` serves until something ends it.
+    """Workers and what they need; `run` serves until something ends it.
 
     Several events can end it, so each source of events is an fd with a handler: `watch` adds more.
     """
@@ -54,26 +72,47 @@ class Supervisor:
         policy: Policy,
         audit: AuditLog,
         listeners: Sequence[Listener] = (),
-        introduce: Callable[[socket.socket, str], Introduction] | None = None,
+        introduce: Introducer | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Start the worker. `introduce` reads who is at the other end of an accepted connection."""
+        """Start the worker. Without `introduce` there is one client, whom introduce() introduces, and no second worker.
+
+        Raises OSError.
+        """
         self._audit = audit
-        self._listeners = {listener.socket.fileno(): listener for listener in listeners}
         self._introduce = introduce
-        self._waiting: collections.deque[tuple[bytes, socket.socket]] = collections.deque()
+        self._clock = clock
         self._running = True
+        self._clients = Clients()
+        self.grants = Grants()
+        audit.observe = self.grants.note
+        self._waiting: collections.deque[tuple[bytes, Kept]] = collections.deque()
+        self._listeners: dict[int, Listener] = {}
+        self._generation = 0
+        self._serving = Worker(policy, 0)
+        self._starting: Worker | None = None  # the next one, until it says that it serves
+        self._next: tuple[Introducer | None, Callable[[bool], None]] = _NOTHING_NEXT
+        self._finishing: list[Worker] = []  # those that bring their connections to an end
+        self._of_worker: dict[
+            int, int
+        ] = {}  # the generation that has a connection, by the connection's number
+        self._deadline: float | None = None  # when those that finish are ended
+        self._restart_at: float | None = None
+        self._restart_after = RESTART_SECONDS
+        self._last_death = float("-inf")
+        self.restarts = 0
+        self.reloads = 0
         self._next_write = 0.0
         self._audit_watched = True
         self._told_failing = False
         self.lost_records = False  # at the end some could not be written
-        self._pid, self._control, self._records = self._start_worker(policy)
-        self._pidfd = os.pidfd_open(self._pid)
         self._epoll = select.epoll()
         self._handlers: dict[int, Callable[[], None]] = {}
-        self.watch(self._records, self._records_waiting)
-        self.watch(self._pidfd, self._worker_died)
-        for fd in self._listeners:
-            self.watch(fd, functools.partial(self._accept, fd))
+        self._watch_worker(self._serving)
+        for listener in listeners:
+            self.listen_at(listener)
+
+    # --- the event loop ----------------------------------------------------------------------------------
 
     def watch(self, fd: int, handler: Callable[[], None]) -> None:
         """Call `handler` whenever `fd` can be read."""
@@ -90,7 +129,7 @@ class Supervisor:
         self._running = False
 
     def run(self) -> None:
-        """Serve until stop() is called. Raises WorkerDied."""
+        """Serve until stop() is called. Raises WorkerDied where there is no second worker."""
         gc.freeze()  # what is loaded by now stays: the collector need not look at it again
         gc.enable()
         while self._running:
@@ -98,69 +137,231 @@ class Supervisor:
                 handler = self._handlers.get(fd)
                 if handler is not None:
                     handler()
+                else:
+                    self._client_ended(fd)
             self._on_time()
 
-    def introduce(self, introduction: Introduction, connection: socket.socket) -> None:
-        """Hand `connection` to the worker and close it here."""
-        self._waiting.append((introduction.encoded(), connection))
-        self._send_waiting()
+    def _timeout(self) -> float | None:
+        if self._audit.blocked:
+            return AUDIT_RETRY_SECONDS
+        if self._waiting:
+            return 0.01
+        if not self._audit_watched:
+            return AUDIT_GATHER_SECONDS
+        due = [moment for moment in (self._deadline, self._restart_at) if moment is not None]
+        return max(0.0, min(due) - self._clock()) if due else None
 
-    def note(self, event: str, **fields: object) -> None:
-        """Write an audit record of the supervisor's own."""
-        self._audit.note(json.dumps({"event": event, **fields}, separators=(",", ":")).encode("ascii"))
+    def _on_time(self) -> None:
+        if self._waiting:
+            self._send_waiting()
+        if self._audit.blocked:
+            self._audit.flush()
+        self._tell_workers()
+        if not self._audit.blocked and not self._audit_watched and self._clock() >= self._next_write:
+            self._watch_records(True)
+        if self._restart_at is not None and self._clock() >= self._restart_at:
+            self._restart()
+        if self._deadline is not None and self._clock() >= self._deadline:
+            self._end_finishing()
+        if self.grants.is_full:
+            self.grants.sweep(self._clients.numbers())
 
-    def end(self) -> None:
-        """End the worker, write what it still had to say, and close all."""
-        for listener in self._listeners.values():
-            listener.close()
-        if not self._serves():
-            self._kill()  # it has nothing to say, and could be a while at it
-        self._control.close()
-        if not self._drain():
-            self._kill()
-            self._drain()
-        with contextlib.suppress(ChildProcessError):
-            os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED)
-        self.lost_records = self._audit.blocked
-        if self.lost_records:
-            complain("the last audit records could not be written")
-        for _, connection in self._waiting:
-            connection.close()
-        self._epoll.close()
-        for fd in (self._records, self._pidfd):
-            os.close(fd)
+    # --- workers -----------------------------------------------------------------------------------------
 
-    # --- the worker --------------------------------------------------------------------------------------
+    @property
+    def policy(self) -> Policy:
+        """The policy that is served."""
+        return self._serving.policy
 
-    def _start_worker(self, policy: Policy) -> tuple[int, socket.socket, int]:
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        records, record_end = audit_pipe()
-        for stream in (sys.stdout, sys.stderr):
-            if stream is not None:  # where Python was started without it
-                stream.flush()
-        pid = os.fork()
-        if pid == 0:
-            run_worker(policy, theirs, record_end)
-        theirs.close()
-        os.close(record_end)
-        ours.setblocking(False)
-        return pid, ours, records
+    def replace(self, policy: Policy, introduce: Introducer, done: Callable[[bool], None]) -> None:
+        """Serve by another policy: start a worker for it, which takes over when it says that it serves.
 
-    def _serves(self) -> bool:
-        """Whether the worker has come so far that it may have served somebody."""
+        A call is answered by one policy, whichever worker read it. `done` is told whether it has taken over; if not,
+        the one before goes on. One replacement at a time. Raises OSError when no worker can be started.
+        """
+        self._generation += 1
+        self._starting = Worker(policy, self._generation)
+        self._next = introduce, done
+        self._watch_worker(self._starting)
+
+    def _watch_worker(self, worker: Worker) -> None:
+        self.watch(worker.records, functools.partial(self._records_waiting, worker))
+        self.watch(worker.pidfd, functools.partial(self._worker_ended, worker))
+        self.watch(worker.fileno(), functools.partial(self._worker_says, worker))
+
+    def _worker_says(self, worker: Worker) -> None:
         try:
-            return self._control.recv(len(READY)) == READY
-        except OSError:
-            return False
+            said = worker.said()
+        except WorkerBroken as error:
+            complain(f"the worker is ended: {error}")
+            worker.kill()
+            self.unwatch(worker.fileno())
+            return
+        if worker is self._starting and worker.ready:
+            self._take_over(worker)
+        for what, number in said:
+            self._left(worker, what, number)
 
-    def _kill(self) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+    def _take_over(self, worker: Worker) -> None:
+        """The new worker serves: let the one before it finish, and give its connections to this one."""
+        before, self._serving, self._starting = self._serving, worker, None
+        (self._introduce, done), self._next = self._next, _NOTHING_NEXT
+        self.reloads += 1
+        if self._audit.failing:
+            worker.tell(AUDIT_FAILS)
+        if self._restart_at is None:
+            before.finishing = True
+            self._finishing.append(before)
+            self._deadline = self._clock() + HANDOVER_SECONDS
+            before.tell(FINISH)  # one that is too far behind to hear it is ended with its time
+        self._restart_at = None
+        self._watch_listeners(True)
+        done(True)
+        # Those who wait were to be introduced to the one before, by its policy's names.
+        for _, kept in list(self._waiting):
+            self._hand_over(kept, answered=False)
 
-    def _worker_died(self) -> None:
-        raise WorkerDied("the worker ended unexpectedly")
+    def _left(self, worker: Worker, what: bytes, number: int) -> None:
+        """The worker has left a connection, to the next one or because it cannot serve it."""
+        kept = self._clients.numbered(number)
+        if kept is None or self._of_worker.get(number) != worker.generation:
+            return
+        if what == DONE and worker.finishing:
+            self._hand_over(kept, answered=True)
+        else:
+            self._clients.end(kept)
+
+    def _hand_over(self, kept: Kept, answered: bool) -> None:
+        assert self._introduce is not None
+        self._waiting = collections.deque(one for one in self._waiting if one[1] is not kept)
+        try:
+            introduction = self._introduce(kept.socket, kept.listener)
+        except OSError as error:
+            complain(f"a client could not be identified again, so it was turned away: {error}")
+            self._clients.end(kept)
+            return
+        grants = self.grants.of(kept.number) if answered else ()
+        self._send(introduction._replace(number=kept.number, answered=answered, grants=grants), kept)
+
+    def _worker_ended(self, worker: Worker) -> None:
+        """Its process has ended: as it was asked to, or not."""
+        if worker.fileno() in self._handlers:
+            self._worker_says(worker)  # which connections it left before
+        status = self._reap(worker)
+        if worker in self._finishing:
+            self._finishing.remove(worker)
+            self._end_clients_of(worker)
+            if not self._finishing:
+                self._deadline = None
+        elif worker is self._starting:
+            self._starting = None
+            complain(
+                "the worker of the new policy ended before it served: the policy before it stays in force"
+            )
+            self.note("worker-ended", status=status)
+        else:
+            if self._introduce is None:
+                raise WorkerDied("the worker ended unexpectedly")
+            self._serving_died(worker, status)
+
+    def _serving_died(self, worker: Worker, status: int) -> None:
+        now = self._clock()
+        if now - self._last_death > RESTART_FORGET_SECONDS:
+            self._restart_after = 0.0
+        self._last_death = now
+        self._restart_at = now + self._restart_after
+        complain(
+            f"the worker ended unexpectedly (status {status}): its clients were turned away, another one is started"
+        )
+        self.note("worker-ended", status=status, clients=len(self._clients))
+        self._end_clients_of(worker)
+        self._waiting.clear()
+        self._watch_listeners(False)
+        if not self._restart_after:
+            self._restart()
+        self._restart_after = min(max(RESTART_SECONDS, 2 * self._restart_after), RESTART_MOST_SECONDS)
+
+    def _restart(self) -> None:
+        self._restart_at = None
+        self._generation += 1
+        try:
+            worker = Worker(self._serving.policy, self._generation)
+        except OSError as error:
+            complain(f"no worker can be started: {error.strerror}")
+            self._restart_at = self._clock() + RESTART_MOST_SECONDS
+            return
+        self.restarts += 1
+        self._serving = worker
+        self._watch_worker(worker)
+        if self._audit.failing:
+            worker.tell(AUDIT_FAILS)
+        self._watch_listeners(True)
+
+    def _end_finishing(self) -> None:
+        """Their time is up: the clients that they still have lose their connections."""
+        self._deadline = None
+        for worker in self._finishing:
+            worker.kill()
+
+    def _end_clients_of(self, worker: Worker) -> None:
+        for number in [one for one, generation in self._of_worker.items() if generation == worker.generation]:
+            kept = self._clients.numbered(number)
+            if kept is not None:
+                self._clients.end(kept)
+
+    def _reap(self, worker: Worker) -> int:
+        """Take what it still had to say, and free what was held for it; its status."""
+        for fd in (worker.records, worker.pidfd, worker.fileno()):
+            if fd in self._handlers:
+                self.unwatch(fd)
+        status = worker.wait()
+        while not self._audit.blocked and self._audit.take(worker.records):
+            pass
+        self._audit.forget(worker.records)
+        worker.close()
+        return status
 
     # --- clients -----------------------------------------------------------------------------------------
+
+    def listen_at(self, listener: Listener) -> None:
+        """Accept connections at another socket."""
+        self._listeners[listener.socket.fileno()] = listener
+        self.watch(listener.socket.fileno(), functools.partial(self._accept, listener.socket.fileno()))
+
+    def listen_no_more(self, listener: Listener) -> None:
+        """Accept no more there, and take the socket away."""
+        fd = listener.socket.fileno()
+        del self._listeners[fd]
+        if fd in self._handlers:
+            self.unwatch(fd)
+        listener.close()
+
+    def introduce(self, introduction: Introduction, connection: socket.socket) -> None:
+        """Hand a connection that came by no socket of ours to the worker."""
+        kept = self._keep(connection, "")
+        self._send(introduction._replace(number=kept.number), kept)
+
+    def _keep(self, connection: socket.socket, listener: str) -> Kept:
+        kept = self._clients.keep(connection, listener)
+        # Of nothing but its end: what it says is the worker's.
+        self._epoll.register(connection.fileno(), 0)
+        return kept
+
+    def _client_ended(self, fd: int) -> None:
+        kept = self._clients.on(fd)
+        if kept is None:
+            return
+        self._epoll.unregister(fd)
+        self._of_worker.pop(kept.number, None)
+        self._waiting = collections.deque(one for one in self._waiting if one[1] is not kept)
+        self._clients.forget(kept)
+
+    def _watch_listeners(self, wanted: bool) -> None:
+        for fd in self._listeners:
+            if wanted and fd not in self._handlers:
+                self.watch(fd, functools.partial(self._accept, fd))
+            elif not wanted and fd in self._handlers:
+                self.unwatch(fd)
 
     def _accept(self, fd: int) -> None:
         listener = self._listeners[fd]
@@ -187,67 +388,99 @@ class Supervisor:
             complain(f"a client could not be identified, so it was turned away: {error}")
             connection.close()
             return
-        self.introduce(introduction, connection)
+        kept = self._keep(connection, name)
+        self._send(introduction._replace(number=kept.number), kept)
+
+    def _send(self, introduction: Introduction, kept: Kept) -> None:
+        self._of_worker[kept.number] = self._serving.generation
+        self._waiting.append((introduction.encoded(), kept))
+        self._send_waiting()
 
     def _send_waiting(self) -> None:
         """Introduce those who wait; one that does not fit now waits on, and nobody else is accepted."""
         while self._waiting:
-            message, connection = self._waiting[0]
+            message, kept = self._waiting[0]
             try:
-                send_with_fds(self._control, message, [connection.fileno()])
+                self._serving.introduce(message, kept.socket)
             except BlockingIOError:
                 return
             except OSError as error:
                 if error.errno == errno.ETOOMANYREFS:
                     return
-                complain(f"a client could not be introduced to the worker: {error}")
+                if error.errno != errno.EPIPE:  # as its end is told elsewhere
+                    complain(f"a client could not be introduced to the worker: {error}")
+                self._clients.end(kept)
             self._waiting.popleft()
-            connection.close()
 
     # --- the audit ---------------------------------------------------------------------------------------
 
-    def _records_waiting(self) -> None:
+    def note(self, event: str, **fields: object) -> None:
+        """Write an audit record of the supervisor's own."""
+        self._audit.note(json.dumps({"event": event, **fields}, separators=(",", ":")).encode("ascii"))
+
+    def _records_waiting(self, worker: Worker) -> None:
         """Write what came; then let more gather, so that a busy worker costs few wake-ups."""
-        self._audit.take(self._records)
-        self._tell_worker()
-        self._next_write = time.monotonic() + AUDIT_GATHER_SECONDS
+        self._audit.take(worker.records)
+        self._tell_workers()
+        self._next_write = self._clock() + AUDIT_GATHER_SECONDS
         self._watch_records(False)
 
-    def _tell_worker(self) -> None:
-        """Tell the worker when the audit can no longer be written, and when it can again."""
+    def _workers(self) -> list[Worker]:
+        starting = [] if self._starting is None else [self._starting]
+        return [one for one in (self._serving, *starting, *self._finishing) if one.records in self._handlers]
+
+    def _tell_workers(self) -> None:
+        """Tell the workers when the audit can no longer be written, and when it can again."""
         if self._told_failing is not self._audit.failing:
-            with contextlib.suppress(BlockingIOError, BrokenPipeError):
-                self._control.send(AUDIT_FAILS if self._audit.failing else AUDIT_WORKS)
+            told = [one.tell(AUDIT_FAILS if self._audit.failing else AUDIT_WORKS) for one in self._workers()]
+            if all(told):
                 self._told_failing = self._audit.failing
 
     def _watch_records(self, wanted: bool) -> None:
         if wanted is not self._audit_watched:
             self._audit_watched = wanted
-            self._epoll.modify(self._records, select.EPOLLIN if wanted else 0)
+            for worker in self._workers():
+                self._epoll.modify(worker.records, select.EPOLLIN if wanted else 0)
 
-    def _timeout(self) -> float | None:
-        if self._audit.blocked:
-            return AUDIT_RETRY_SECONDS
-        if self._waiting:
-            return 0.01
-        return AUDIT_GATHER_SECONDS if not self._audit_watched else None
+    # --- the end -----------------------------------------------------------------------------------------
 
-    def _on_time(self) -> None:
-        if self._waiting:
-            self._send_waiting()
-        if self._audit.blocked:
-            self._audit.flush()
-        self._tell_worker()
-        if not self._audit.blocked and time.monotonic() >= self._next_write:
-            self._watch_records(True)
+    def end(self) -> None:
+        """End the workers, write what they still had to say, and close all."""
+        for listener in self._listeners.values():
+            listener.close()
+        if self._starting is not None:
+            self._starting.kill()
+        for worker in self._workers():
+            self._end_worker(worker)
+        self.lost_records = self._audit.blocked
+        if self.lost_records:
+            complain("the last audit records could not be written")
+        for number in self._clients.numbers():
+            kept = self._clients.numbered(number)
+            if kept is not None:
+                self._clients.forget(kept)
+        self._epoll.close()
 
-    def _drain(self) -> bool:
+    def _end_worker(self, worker: Worker) -> None:
+        with contextlib.suppress(WorkerBroken):
+            worker.said()
+        if not worker.ready:
+            worker.kill()  # it has nothing to say, and could be a while at it
+        worker.let_go()
+        if not self._drain(worker.records):
+            worker.kill()
+            self._drain(worker.records)
+        worker.wait()
+        for fd in (worker.records, worker.pidfd):
+            os.close(fd)
+
+    def _drain(self, records: int) -> bool:
         """Write what the worker says until it ends; False when it does not end in time."""
         ended = select.poll()
-        ended.register(self._records, select.POLLIN)
+        ended.register(records, select.POLLIN)
         deadline = time.monotonic() + _END_SECONDS
         while time.monotonic() < deadline:
-            if ended.poll(100) and not self._audit.take(self._records):
+            if ended.poll(100) and not self._audit.take(records):
                 return True
             if self._audit.blocked:
                 self._audit.flush()

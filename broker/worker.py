@@ -16,8 +16,18 @@ import msgspec
 from broker.connection import WATCHED, Connection, Shared, State
 from broker.endings import opener_for
 from broker.helpers import Helpers
-from broker.introduction import AUDIT_FAILS, AUDIT_WORKS, INTRODUCTION_BYTES, READY, Introduction
-from broker.limits import CONNECTIONS, CONNECTIONS_PER_UID, RESERVED_FDS
+from broker.introduction import (
+    AUDIT_FAILS,
+    AUDIT_WORKS,
+    DONE,
+    FINISH,
+    INTRODUCTION_BYTES,
+    READY,
+    REFUSED,
+    Introduction,
+    said_of,
+)
+from broker.limits import CONNECTIONS, CONNECTIONS_PER_UID, GRANTS_PER_GENERATION, RESERVED_FDS
 from broker.records import AuditPipe
 from broker.service import Service
 from policy import Policy
@@ -32,19 +42,24 @@ _EVENTS = 1024
 class Worker:
     """Serves the clients that the supervisor introduces."""
 
-    def __init__(self, policy: Policy, control: socket.socket, audit: int) -> None:
-        """Take over `control`, the connection to the supervisor, and `audit`, the writing end of its pipe."""
+    def __init__(self, policy: Policy, control: socket.socket, audit: int, generation: int = 0) -> None:
+        """Take over `control`, the connection to the supervisor, and `audit`, the writing end of its pipe.
+
+        `generation` counts this supervisor's workers, and keeps the numbers of their grants apart.
+        """
         self._control = control
         self._epoll = select.epoll()
         self._opener = opener_for(policy)
         self._helpers = Helpers(self._opener, policy, time.monotonic)
-        self._service = Service(policy, self._opener, AuditPipe(audit))
+        first_grant = generation * GRANTS_PER_GENERATION + 1
+        self._service = Service(policy, self._opener, AuditPipe(audit), first_grant)
         self._shared = Shared(self._service, self._opener, self._helpers, self._watch_helper)
         self._connections: dict[int, Connection] = {}
         self._of_uid: dict[int, int] = {}
         self._handlers: dict[int, Callable[[int], None]] = {control.fileno(): self._introduced}
         self._most, self._most_of_uid = _connection_limits()
         self._running = True
+        self._finishing: set[Connection] | None = None  # those that another worker is to go on with
         self._next_count = 0.0
         self._epoll.register(control, select.EPOLLIN)
         changes = self._opener.mount_changes()
@@ -70,6 +85,8 @@ class Worker:
                     handler(events)
                 except Exception:
                     self._failed(fd)
+            if self._finishing is not None:
+                self._leave_finished(self._finishing)
             try:
                 timeout = self._on_time() if slow_opens or counted else None
             except Exception:
@@ -102,6 +119,11 @@ class Worker:
         if not data:
             self._running = False
             return
+        if data == FINISH:
+            self._finishing = set(self._connections.values())
+            for connection in self._finishing:
+                connection.finish()
+            return
         if data in (AUDIT_FAILS, AUDIT_WORKS):
             self._service.audit.shut(data == AUDIT_FAILS)
             return
@@ -113,10 +135,14 @@ class Worker:
         uid = introduction.uid
         if len(self._connections) >= self._most or self._of_uid.get(uid, 0) >= self._most_of_uid or not fds:
             close_all(fds)  # none when this process had no room for it
+            self._control.send(said_of(REFUSED, introduction.number))
             return
         self._of_uid[uid] = self._of_uid.get(uid, 0) + 1
-        client = self._service.client(introduction.peer, uid, introduction.shown)
-        connection = Connection(socket.socket(fileno=fds[0]), client, self._shared, self._changed)
+        client = self._service.client(introduction.number, introduction.peer, uid, introduction.shown)
+        client.grants.update(introduction.grants)
+        connection = Connection(
+            socket.socket(fileno=fds[0]), client, self._shared, self._changed, introduction.answered
+        )
         self._connections[connection.fd] = connection
         self._handlers[connection.fd] = connection.handle
         self._epoll.register(connection.fd, WATCHED[connection.state])
@@ -131,6 +157,15 @@ class Worker:
         self._of_uid[uid] -= 1
         if not self._of_uid[uid]:
             del self._of_uid[uid]
+
+    def _leave_finished(self, finishing: set[Connection]) -> None:
+        """Leave the connections on which nothing is half done to the next worker; end when there are no others."""
+        for connection in [one for one in finishing if one.is_at_boundary or one.is_closed]:
+            finishing.discard(connection)
+            if not connection.is_closed:
+                connection.leave()
+                self._control.send(said_of(DONE, connection.client.number))
+        self._running = bool(finishing)
 
     def _watch_helper(self, fd: int) -> None:
         self._handlers[fd] = lambda events: self._helper_ended(fd)

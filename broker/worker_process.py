@@ -24,7 +24,7 @@ _IGNORED = (
 )
 
 
-def run_worker(policy: Policy, control: socket.socket, audit: int) -> NoReturn:
+def run_worker(policy: Policy, control: socket.socket, audit: int, generation: int) -> NoReturn:
     """The whole life of a worker's process, after fork(); it never returns."""
     status = 1
     try:
@@ -38,7 +38,7 @@ def run_worker(policy: Policy, control: socket.socket, audit: int) -> NoReturn:
 
         gc.freeze()  # what is loaded by now stays: the collector need not look at it again
         gc.enable()
-        Worker(policy, control, audit).run()
+        Worker(policy, control, audit, generation).run()
         status = 0
     except BaseException:  # the last chance to say why
         sys.excepthook(*sys.exc_info())

@@ -2,10 +2,12 @@
 
 import array
 import contextlib
+import fcntl
 import json
 import os
 import signal
 import socket
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -78,6 +80,10 @@ class Hostile:
         """Send an Open that must succeed, and return what the fd reads."""
         reply, fds = self.ask(data)
         return read_and_close(reply, fds)
+
+    def unread_by_broker(self) -> int:
+        """Bytes that were sent and that the broker has not read: SIOCOUTQ of unix(7)."""
+        return int.from_bytes(fcntl.ioctl(self.socket, 0x5411, bytes(4)), sys.byteorder)
 
     def is_hung_up_on(self) -> bool:
         """Whether the broker ends the connection and says nothing more."""

@@ -49,11 +49,11 @@ def wait_until(condition: Callable[[], Any], what: str) -> Any:
 
 
 def fds_of(pid: int) -> list[str]:
-    """What the fds of a process are, sorted. Sockets and pipes lose their numbers: only their count matters."""
+    """What the fds of a process are, sorted. Sockets and pipes lose their numbers, and files of the process its own."""
     found = []
     for name in os.listdir(f"/proc/{pid}/fd"):
         with contextlib.suppress(FileNotFoundError):
-            target = os.readlink(f"/proc/{pid}/fd/{name}")
+            target = os.readlink(f"/proc/{pid}/fd/{name}").replace(f"/proc/{pid}/", "/proc/self/")
             found.append(target.split("[")[0] if target.startswith(("socket:", "pipe:")) else target)
     return sorted(found)
 
@@ -94,15 +94,17 @@ class Broker:
             self.kill()
             raise AssertionError(self.said)
         self.supervisor = self.process.pid
+        self.same_processes = True
         self.worker = wait_until(lambda: children_of(self.supervisor), "the worker")[0]
         # Once answered, the worker has all the fds that it keeps. When the second client is answered, the first
-        # one's connection is closed; its own is taken off.
+        # one's connection is closed; its own, which supervisor and worker both hold, is taken off.
         with self.client() as client:
             client.describe()
         with self.client() as client:
             client.describe()
             self.fds_before = self.settled_fds()
-            self.fds_before[1].remove("socket:")
+            for fds in self.fds_before:
+                fds.remove("socket:")
 
     def client(self, **arguments: Any) -> sandboxed.Client:
         """A client of this broker."""
@@ -134,10 +136,13 @@ class Broker:
         return [one for one in records if all(one.get(name) == value for name, value in wanted.items())]
 
     def assert_unharmed(self) -> None:
-        """The broker answers, its processes are the same, and so are their fds."""
+        """The broker answers, its processes are the same unless it may change them, and so are their fds."""
         with self.client() as client:
             client.describe()
         assert self.process.poll() is None
+        if not self.same_processes:
+            wait_until(lambda: len(children_of(self.supervisor)) == 1, "one worker to be left")
+            self.worker = children_of(self.supervisor)[0]
         assert children_of(self.supervisor) == [self.worker]
         wait_until(
             lambda: self.settled_fds() == self.fds_before,

@@ -4,26 +4,31 @@ import argparse
 import contextlib
 import os
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from broker.audit import AuditLog
 from broker.commands.common import Unusable, say
 from broker.commands.policies import audit_to, policy_to_serve
 from broker.identity import Accounts, IdentityReader
-from broker.listeners import Listener, ListenError, default_declaration, listen
+from broker.listeners import ListenError
 from broker.policyfiles import TIERS
-from broker.supervisor import Supervisor, WorkerDied, complain
+from broker.reloading import Reloader, Sockets
+from broker.supervisor import Supervisor, complain
 from policy import Policy
 from sandboxed.client import DEFAULT_SOCKET
 from sandboxed.syscalls import signalfd
 
 _STOP = (signal.SIGTERM, signal.SIGINT)
-_HANDLED = (*_STOP, signal.SIGHUP)
+_RELOAD = signal.SIGHUP
+_HANDLED = (*_STOP, _RELOAD)
 
 _EPILOG = """\
 The broker opens what its own user can open: start it as root, or as a user for that user's programs.
 A rule that says more than this version keeps (a lease, say) is refused, unless it says `accept: [CODE]`;
-`fdbroker check` shows the code. It ends on SIGTERM and SIGINT. SIGHUP does nothing: start it anew for a new policy.
+`fdbroker check` shows the code.
+It ends on SIGTERM and SIGINT. On SIGHUP it reads its policy again, and serves by the new one when that is good as a
+whole: connections stay, no request is lost, and each is answered by one of the two. A policy with a mistake changes
+nothing, and is told on standard error and in the audit. A policy's files are never read because they changed.
 
 exit status: 0 ended by a signal, 1 it failed or lost audit records, 2 it could not start
 """
@@ -32,14 +37,15 @@ exit status: 0 ended by a signal, 1 it failed or lost audit records, 2 it could 
 def main(arguments: Sequence[str]) -> int:
     """Serve until a signal ends it."""
     options = _parser().parse_args(arguments)
+    sockets = Sockets(options.socket)
     try:
         policy = policy_to_serve(options.policy)
         audit = audit_to(options.audit, standard=1)
-        listeners = _listen(policy, options.socket)
+        sockets.listening.update(sockets.missing(policy))
     except (Unusable, ListenError) as error:
         say("serve", error)
         return 2
-    return _serve(policy, audit, listeners)
+    return _serve(policy, audit, sockets, lambda: policy_to_serve(options.policy))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -69,50 +75,36 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _listen(policy: Policy, path: str) -> list[Listener]:
-    listeners: list[Listener] = []
-    try:
-        for declaration in (default_declaration(path), *policy.sockets.values()):
-            listeners.append(listen(declaration))
-    except BaseException:
-        for listener in listeners:
-            listener.close()
-        raise
-    return listeners
-
-
-def _serve(policy: Policy, audit: int, listeners: Sequence[Listener]) -> int:
+def _serve(policy: Policy, audit: int, sockets: Sockets, load: Callable[[], Policy]) -> int:
     signal.pthread_sigmask(signal.SIG_BLOCK, _HANDLED)
+    listeners = list(sockets.listening.values())
     try:
         reader = IdentityReader(Accounts(policy))
         signals = signalfd(_HANDLED)
         supervisor = Supervisor(policy, AuditLog(audit, complain), listeners, reader.of_connection)
+        reloader = Reloader(supervisor, load, sockets, reader)
     except OSError as error:
         for listener in listeners:
             listener.close()
         say("serve", error)
         return 2
-    supervisor.watch(signals, lambda: _on_signal(signals, supervisor))
+    supervisor.watch(signals, lambda: _on_signal(signals, supervisor, reloader))
     for listener in listeners:
         complain(f"serving at {listener.path}: {len(policy.rules)} rules, policy {policy.digest}")
-    status = 0
     try:
         supervisor.run()
-    except WorkerDied as error:
-        complain(str(error))
-        status = 1
     finally:
         supervisor.end()
-        reader.close()
+        reloader.close()
         os.close(signals)
-    return 1 if supervisor.lost_records else status
+    return 1 if supervisor.lost_records else 0
 
 
-def _on_signal(fd: int, supervisor: Supervisor) -> None:
+def _on_signal(fd: int, supervisor: Supervisor, reloader: Reloader) -> None:
     with contextlib.suppress(BlockingIOError):
         # The first four bytes of struct signalfd_siginfo are the signal's number.
         number = int.from_bytes(os.read(fd, 128)[:4], "little")
         if number in _STOP:
             supervisor.stop()
         else:
-            complain("this version cannot reload its policy: end it and start it again")
+            reloader.ask(lambda reloaded: None)  # what comes of it is told on standard error and in the audit

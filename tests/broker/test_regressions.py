@@ -123,7 +123,7 @@ def test_remembered_requests_stay_within_their_limit_when_many_identities_came()
     service = Service(rules, opener, AuditPipe(null))
 
     def client(uid: int) -> Any:
-        return service.client(Peer(uid, frozenset(), frozenset(), frozenset()), uid, {})
+        return service.client(uid, Peer(uid, frozenset(), frozenset(), frozenset()), uid, {})
 
     try:
         first = client(0)

@@ -244,18 +244,6 @@ def test_broker_says_what_is_wrong_when_it_cannot_start(place: Path, arguments: 
     assert not (place / "s").exists()
 
 
-def test_broker_ends_and_says_so_when_its_worker_is_killed(start_broker: Callable[[str], Broker]) -> None:
-    broker = start_broker(policy(allow("null", "/dev/null", more="type: char")))
-    with broker.client() as client:
-        client.open_fd("/dev/null", ["read"]).close()
-    os.kill(broker.worker, signal.SIGKILL)
-    assert broker.process.wait(SECONDS) == 1
-    assert broker.process.stderr is not None
-    assert "worker ended" in broker.process.stderr.read()
-    assert len(broker.all_records(event="open")) == 1
-    assert not os.path.exists(broker.socket)
-
-
 def test_audit_is_written_to_standard_output_when_no_file_is_named(place: Path) -> None:
     rules = place / "rules.yaml"
     rules.write_text(policy(allow("null", "/dev/null", more="type: char")))

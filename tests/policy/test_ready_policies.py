@@ -1,6 +1,7 @@
 """The ready policies: each can be served as it is, says what it is for, and uses the groups that it says it does.
 
-That their tests pass and reach each rule, and that nothing is found, is for tests/broker/test_check.py to say.
+That their tests pass and reach each rule, and that nothing is found, `fdbroker check` says, in
+tests/broker/test_check.py.
 """
 
 import re
