@@ -10,7 +10,7 @@ import socket
 from collections.abc import Collection
 from types import TracebackType
 
-from broker.audit import AuditLog
+from broker.audit import AuditLog, Sink
 from broker.confinement_report import Setting
 from broker.identity import Accounts, IdentityReader
 from broker.supervisor import Supervisor, WorkerDied, complain
@@ -24,8 +24,8 @@ from sandboxed.signals import Signals
 class EmbeddedBroker:
     """A broker for one child. Call serve() when the child runs."""
 
-    def __init__(self, policy: Policy, audit: int, weak: Collection[str] = ()) -> None:
-        """Start the worker; `audit` is an fd for the records, which stays the caller's.
+    def __init__(self, policy: Policy, audit: Sink, weak: Collection[str] = ()) -> None:
+        """Start the worker; `audit` is where the records go, which stays the caller's.
 
         `weak` are the layers that its confinement may do without. Raises LayerMissing for another.
         """
