@@ -22,7 +22,7 @@ from broker.opener import Opener
 from broker.outcome import Outcome
 from broker.plans import Plan
 from broker.walk import decoded, encoded
-from policy import Policy, Rights
+from policy import FileType, Policy, Rights
 from sandboxed.descriptors import close_all, receive_with_fds, send_with_fds
 from sandboxed.syscalls import PR_SET_PDEATHSIG, close_all_but, prctl
 
@@ -39,6 +39,10 @@ class _Answer(msgspec.Struct):
     errno: int
     path: bytes | None
     device: int | None
+    kind: str | None
+    names: list[str | None]
+    link: bool
+    by_broker: bool
 
 
 class Helper:
@@ -86,6 +90,10 @@ class Helper:
             answer.errno,
             None if answer.path is None else decoded(answer.path),
             answer.device,
+            None if answer.kind is None else FileType(answer.kind),
+            tuple(answer.names),
+            answer.link,
+            answer.by_broker,
         )
 
     def kill(self) -> None:
@@ -181,6 +189,10 @@ def _child(answer_to: socket.socket, plan: Plan, opener: Opener, policy: Policy)
                 outcome.errno,
                 None if outcome.path is None else encoded(outcome.path),
                 outcome.device,
+                None if outcome.kind is None else outcome.kind.value,
+                list(outcome.names),
+                outcome.link,
+                outcome.by_broker,
             )
         )
         if outcome.verdict == "allow":

@@ -17,7 +17,7 @@ from typing import Any
 
 from broker.homes import Homes
 from broker.introduction import Introduction
-from broker.limits import ACCOUNT_RETRY_SECONDS, GROUPS_PER_CLIENT
+from broker.limits import ACCOUNT_RETRY_SECONDS, GROUPS_PER_CLIENT, GROUPS_SHOWN
 from broker.process import known_exe, process_of
 from broker.subordinates import Subordinates
 from policy import Peer, Policy
@@ -108,20 +108,27 @@ class IdentityReader:
         process = process_of(connection, pid, policy.needs_units)
         if process.exe is not None:
             shown["exe"] = process.exe
-        if process.unit:
+        if process.unit is not None:
             shown["unit"] = process.unit
         gids = None if supplementary is None else frozenset({gid, *supplementary})
+        if gids is not None and len(gids) <= GROUPS_SHOWN:
+            shown["gids"] = sorted(gids)
         peer = self.peer(uid, gids, socket_name)._replace(
             unit=process.unit,
             exe=known_exe(process) if policy.needs_exes else None,
             label=_label(connection) if policy.needs_labels else None,
         )
+        if peer.label is not None:
+            shown["label"] = peer.label
         return Introduction(peer, uid, shown)
 
     def of_child(self, uid: int, gid: int, groups: Iterable[int], pid: int) -> Introduction:
         """The one program of an embedded broker, which its own parent introduces."""
+        gids = frozenset({gid, *groups})
         shown: dict[str, Any] = {"uid": uid, "gid": gid, "pid": pid, "embedded": True}
-        return Introduction(self.peer(uid, frozenset({gid, *groups}), "default", embedded=True), uid, shown)
+        if len(gids) <= GROUPS_SHOWN:
+            shown["gids"] = sorted(gids)
+        return Introduction(self.peer(uid, gids, "default", embedded=True), uid, shown)
 
     def peer(self, uid: int, gids: frozenset[int] | None, socket_name: str, embedded: bool = False) -> Peer:
         """The facts about an identity, as the policy takes them."""

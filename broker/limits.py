@@ -66,6 +66,12 @@ AUDIT_GATHER_SECONDS = 0.002
 # Seconds until a failed write of the audit is tried again.
 AUDIT_RETRY_SECONDS = 0.5
 
+# Characters of an object's other names in a record: forty links could make more than a record holds.
+NAMES_SHOWN = 4_096
+
+# Groups of a client that its records show. They stand in each, and few clients have more.
+GROUPS_SHOWN = 32
+
 # Bytes of one audit record. A worker that sends more is broken or taken over.
 RECORD_BYTES = 512 * 1024
 

@@ -21,6 +21,9 @@ COMMANDS = {
     "device": ("broker.commands.device", "print a selector for a device, ready to paste into a policy"),
     "check": ("broker.commands.check", "check policy files and show every mistake"),
     "schema": ("broker.commands.schema", "print the JSON Schema of policy files, for editors"),
+    "diff": ("broker.commands.diff", "tell what a policy change grants and takes away"),
+    "replay": ("broker.commands.replay", "tell which recorded decisions another policy would change"),
+    "suggest": ("broker.commands.suggest", "write rules for what was refused, for you to review"),
     "cat": ("broker.commands.cat", "show the policy in force, and what masks what"),
 }
 

@@ -25,7 +25,7 @@ from broker.devicefacts import DeviceFacts, Seen
 from broker.found import DEVICES, device_systems, hidden_name, never_given, object_of, other_names
 from broker.hotpath import expected, open_same
 from broker.limits import PATH_BYTES
-from broker.outcome import Outcome, outcome_fields, refused
+from broker.outcome import Outcome, outcome_fields, refused, shown_names
 from broker.plans import Plan
 from broker.records import printable
 from broker.walk import (
@@ -35,7 +35,7 @@ from broker.walk import (
     WalkRefused,
     encoded,
 )
-from policy import Policy, Rights
+from policy import Object, Policy, Rights
 from sandboxed.syscalls import RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS
 
 _DIRECT = RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS
@@ -98,13 +98,13 @@ class Opener:
         try:
             walked = self._walker.walk(plan.request.path, may_block)
         except WalkRefused as refusal:
-            return Outcome("deny", reason=str(refusal))
+            return Outcome("deny", reason=str(refusal), by_broker=True)
         except WalkFailed as failure:
             return self._not_found(plan, failure)
         try:
-            others = other_names(self._walker, considered.deny_literals, walked, may_block)
-            names = (*walked.names, *others.same)
-            return self._open_object(plan, walked, names, others.settled, hidden_name(walked, considered))
+            others = other_names(self._walker, considered.literals, walked, may_block)
+            found = considered.named(object_of(walked, walked.names), others.same)
+            return self._open_object(plan, walked, found, others.settled, hidden_name(walked, considered))
         finally:
             os.close(walked.fd)
 
@@ -113,22 +113,31 @@ class Opener:
         verdict = self._policy.decide(plan.request, plan.peer, None, self._clock())
         if failure.links or not verdict.allowed:
             reason = f"{printable(failure.name)[:PATH_BYTES]}: {os.strerror(failure.errno)}"
-            return Outcome("deny", reason=reason if failure.links else verdict.reason)
+            return Outcome(
+                "deny", reason=reason if failure.links else verdict.reason, by_broker=failure.links > 0
+            )
         return Outcome("failed", rule=verdict.rule, errno=failure.errno, reason=os.strerror(failure.errno))
 
-    def _open_object(
-        self, plan: Plan, walked: Walked, names: tuple[str, ...], settled: bool, hidden: str
-    ) -> Outcome:
-        seen = self._facts.of(plan.request, plan.peer, object_of(walked, names), walked)
+    def _open_object(self, plan: Plan, walked: Walked, found: Object, settled: bool, hidden: str) -> Outcome:
+        seen = self._facts.of(plan.request, plan.peer, found, walked)
         found = seen.object
         verdict = self._policy.decide(plan.request, plan.peer, found, self._clock())
         device = walked.status.st_rdev if found.type in DEVICES else None
-        facts = Outcome("deny", rule=verdict.rule, reason=verdict.reason, path=walked.path, device=device)
+        facts = Outcome(
+            "deny",
+            rule=verdict.rule,
+            reason=verdict.reason,
+            path=walked.path,
+            device=device,
+            kind=found.type,
+            names=shown_names(found.names),
+            link=found.last_link and device is not None,
+        )
         if not verdict.allowed:
             return facts
-        never = never_given(walked, found.type, self._device_systems) or hidden
-        if never:
-            return facts._replace(reason=never)
+        never = never_given(walked, found.type, self._device_systems)
+        if never or hidden:
+            return facts._replace(reason=never or hidden, by_broker=bool(never))
         flags = _open_flags(verdict.rights, plan.asked.flags)
         if flags & os.O_NOFOLLOW and walked.ends_in_link:
             return facts._replace(verdict="failed", errno=errno.ELOOP, reason="the last component is a link")

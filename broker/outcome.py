@@ -4,8 +4,9 @@ import errno
 import os
 from typing import NamedTuple
 
+from broker.limits import NAMES_SHOWN
 from broker.records import fields, printable
-from policy import Rights, Rule, Verdict, rights_words
+from policy import FileType, Rights, Rule, Verdict, rights_words
 
 
 class Outcome(NamedTuple):
@@ -19,6 +20,10 @@ class Outcome(NamedTuple):
     errno: int = 0  # of a failed open
     path: str | None = None  # the object's, where one was found
     device: int | None = None  # its number, where it is one
+    kind: FileType | None = None
+    names: tuple[str | None, ...] = ()  # its other names that the decision looked at, by shown_names()
+    link: bool = False  # the asked path is a link to a device that its name alone may give
+    by_broker: bool = False  # refused whatever the policy says
 
 
 # Instead of an open that needs a process of its own, when there are enough of them.
@@ -35,8 +40,16 @@ def outcome_fields(outcome: Outcome) -> bytes:
     values: dict[str, object] = {"verdict": outcome.verdict}
     if outcome.path is not None:
         values["resolved"] = printable(outcome.path)
+    if outcome.kind is not None:
+        values["type"] = outcome.kind.value
     if outcome.device is not None:
         values["device"] = f"{os.major(outcome.device)}:{os.minor(outcome.device)}"
+    if outcome.names:
+        values["names"] = outcome.names
+    if outcome.link:
+        values["link"] = True
+    if outcome.by_broker:
+        values["by"] = "broker"
     if outcome.rights:
         values["rights"] = rights_words(outcome.rights)
     if outcome.rule is not None:
@@ -47,3 +60,15 @@ def outcome_fields(outcome: Outcome) -> bytes:
     if outcome.verdict != "allow":
         values["reason"] = outcome.reason
     return fields(values)
+
+
+def shown_names(names: tuple[str, ...]) -> tuple[str | None, ...]:
+    """The names as a record has them; None at the end stands for those that would make it too long."""
+    shown: list[str | None] = []
+    left = NAMES_SHOWN
+    for name in map(printable, names):
+        left -= len(name)
+        if left < 0:
+            return (*shown, None)
+        shown.append(name)
+    return tuple(shown)

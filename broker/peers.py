@@ -103,6 +103,11 @@ def user_name(uid: int) -> str:
     return next(iter(_user_names(uid)), str(uid))
 
 
+def user_number(name: str) -> int:
+    """The uid of the user of that name or number. Raises Unusable."""
+    return _number_of(name, "user", lambda known: pwd.getpwnam(known).pw_uid)
+
+
 def group_name(gid: int) -> str:
     """The name of a group, or the number where there is none."""
     return next(iter(_group_names((gid,))), str(gid))

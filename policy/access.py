@@ -145,8 +145,7 @@ def _decided(policy: Policy, subject: Subject, peer: Peer, rights: int, now: flo
             return considered.refusal
         if subject.linked_by_others and considered.has_hidden_names:
             return _HIDDEN
-        more = [name for name in considered.deny_literals if name in subject.same]
-        found = found._replace(names=(*found.names, *more))
+        found = considered.named(found, subject.same)
     return policy.decide(request, peer, found, now)
 
 

@@ -20,13 +20,14 @@ opened is the one that was described.
 """
 
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from .clients import Client, Peer
 from .devices import DEVICE_TYPES, DeviceSelector, any_holds
 from .entries import Entry
 from .lookup import RuleLookup
 from .paths import shape_fault, split
+from .patterns import PathPattern
 from .problems import shown
 from .rules import ALLOW, DENY, Consideration, Object, Request, Rule, SocketDeclaration, Verdict
 from .variables import certainly, possibly, variables_of
@@ -123,7 +124,8 @@ class Policy:
         return Consideration(
             None,
             max(roots, key=len),
-            _with_literal_exceptions(literals, candidates, peer),
+            literals,
+            _literal_exceptions(candidates, peer),
             not all(pattern.literal for pattern in excepts)
             or self._lookup.denies_by_pattern(peer, needed | optional, now),
         )
@@ -189,7 +191,7 @@ class Policy:
 
     def _allows_naming(self, path: str, peer: Peer, object: Object | None) -> list[Entry]:
         entries = self._lookup.allows_at(path, peer, object)
-        return [entry for entry in entries if entry.is_literal] if _is_own_to_each_process(path) else entries
+        return [entry for entry in entries if entry.is_literal] if is_own_to_each_process(path) else entries
 
     def _matching_denies(
         self, path: str, peer: Peer, object: Object | None, rights: int, now: float | None
@@ -203,7 +205,7 @@ class Policy:
                     listed & rights
                     and not rule.is_over(now)
                     and _denies_type(rule, object)
-                    and _device_holds(rule, object) is not False
+                    and device_holds(rule, object) is not False
                     and not _is_excepted(rule, (name,), peer)
                 ):
                     found[rule.id] = rule
@@ -212,7 +214,7 @@ class Policy:
                 listed & rights
                 and not rule.is_over(now)
                 and _denies_type(rule, object)
-                and _device_holds(rule, object) is not False
+                and device_holds(rule, object) is not False
                 and not all(_is_excepted(rule, (name,), peer) for name in names)
             ):
                 found[rule.id] = rule
@@ -225,15 +227,15 @@ class Policy:
             entry
             for entry in candidates
             if object.type in (entry.rule.types or ())
-            and _device_holds(entry.rule, object) is True
+            and device_holds(entry.rule, object) is True
             and (entry.rule.id in by_resolved_path or _is_link_to_device(entry, object))
-            and not _is_excepted(entry.rule, (object.path, *object.names), peer)
+            and not _is_excepted(entry.rule, (object.path, *object.names), peer, object.excepted_as)
         ]
 
     def _default(self, path: str, peer: Peer, needed: int, now: float | None) -> Verdict:
         """Return the refusal for want of an allow, and say how far the nearest ones came."""
         named = self._allows_naming(path, peer, None)
-        if not named and not _is_own_to_each_process(path) and self._lookup.is_named(path, peer):
+        if not named and not is_own_to_each_process(path) and self._lookup.is_named(path, peer):
             return _lacking(needed, "none that names this path is for this client")
         if not named:
             return _lacking(needed, "none names this path")
@@ -263,12 +265,15 @@ def _has_groups(client: Client) -> bool:
     return client.groups is not None or client.gids is not None
 
 
-def _is_own_to_each_process(path: str) -> bool:
+def is_own_to_each_process(path: str) -> bool:
     return path in _OWN_TO_EACH_PROCESS or path.startswith(_OWN_DIRECTORY)
 
 
-def _is_excepted(rule: Rule, names: Iterable[str], peer: Peer) -> bool:
-    """Tell whether one of `names` is among the exceptions of `rule`: an allow's may be, a deny's must be."""
+def _is_excepted(rule: Rule, names: Iterable[str], peer: Peer, excepted_as: Collection[str] = ()) -> bool:
+    """Tell whether one of `names` is among the exceptions of `rule`: an allow's may be, a deny's must be.
+
+    `excepted_as` are names that count where an exception names them literally.
+    """
     if not rule.except_paths:
         return False
     paths = [split(name) for name in names]
@@ -278,7 +283,11 @@ def _is_excepted(rule: Rule, names: Iterable[str], peer: Peer) -> bool:
             meant = expand(pattern, variables_of(peer))
         else:
             meant = pattern
-        if meant is not None and any(meant.matches(path) for path in paths):
+        if meant is None:
+            continue
+        if any(meant.matches(path) for path in paths):
+            return True
+        if excepted_as and isinstance(meant, PathPattern) and meant.literal and meant.text in excepted_as:
             return True
     return False
 
@@ -298,7 +307,7 @@ def _denies_type(rule: Rule, object: Object | None) -> bool:
     return object is not None and (object.type is None or object.type in rule.types)
 
 
-def _device_holds(rule: Rule, object: Object | None) -> bool | None:
+def device_holds(rule: Rule, object: Object | None) -> bool | None:
     """Tell whether the rule's devices and their exceptions hold; without an object, whether they do for every one."""
     if rule.device is None and rule.devices is None and not rule.except_devices:
         return True
@@ -327,21 +336,20 @@ def _is_link_to_device(entry: Entry, object: Object) -> bool:
         and entry.pattern is not None
         and not entry.pattern.recursive
         and object.path.startswith(_DEVICES)
-        and not _is_own_to_each_process(object.path)
+        and not is_own_to_each_process(object.path)
     )
 
 
-def _with_literal_exceptions(
-    deny_literals: tuple[str, ...], candidates: list[Entry], peer: Peer
-) -> tuple[str, ...]:
-    """Add the literal exceptions of the candidates: an object stays excepted under another name."""
+def _literal_exceptions(candidates: list[Entry], peer: Peer) -> tuple[str, ...]:
+    """The literal exceptions of the candidates: an object stays excepted under another name."""
     patterns = [
         certainly(pattern, variables_of(peer)) if pattern.variables else pattern
         for entry in candidates
         for pattern in entry.rule.except_paths
     ]
-    exceptions = [pattern.text for pattern in patterns if pattern is not None and pattern.literal]
-    return tuple(dict.fromkeys((*deny_literals, *exceptions))) if exceptions else deny_literals
+    return tuple(
+        dict.fromkeys(pattern.text for pattern in patterns if pattern is not None and pattern.literal)
+    )
 
 
 def _granted(allows: list[Entry], needed: int, optional: int) -> Verdict:

@@ -77,7 +77,7 @@ def literals_to_try(
     """Paths that may be other names of the object: those that are, are explain()'s `same`."""
     found: dict[str, None] = {}
     for part in _parts(request):
-        found.update(dict.fromkeys(policy.consider(part, peer, now).deny_literals))
+        found.update(dict.fromkeys(policy.consider(part, peer, now).literals))
     return tuple(found)
 
 
@@ -135,9 +135,10 @@ def _as_seen(
     if object is None or not same:
         return object
     considered = policy.consider(request, peer, now)
+    if considered.refusal is None:
+        return considered.named(object, same)
     # A refusal before any name is tried stays one whatever names there are: adding names never grants.
-    tried = sorted(same) if considered.refusal is not None else considered.deny_literals
-    more = [name for name in tried if name in same and name not in object.names]
+    more = [name for name in sorted(same) if name not in object.names]
     return object._replace(names=(*object.names, *more))
 
 

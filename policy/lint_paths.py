@@ -77,6 +77,8 @@ class PathLint:
 
     def findings(self, rule: Rule) -> Iterator[Finding]:
         """Yield what is found about the paths of `rule`."""
+        if rule.terms.addresses:
+            return  # it is for no path
         if rule.action == ALLOW:
             yield from _of_allow(rule)
             memory = [node for node, number in _MEMORY.items() if self._gives(rule, node, number)]
@@ -108,12 +110,7 @@ class PathLint:
         return known
 
     def _disks(self, rule: Rule) -> Iterator[Finding]:
-        if (
-            rule.terms.addresses
-            or not _may_be_block(rule.types)
-            or rule.device is not None
-            or rule.devices is not None
-        ):
+        if not _may_be_block(rule.types) or rule.device is not None or rule.devices is not None:
             return
         named = [pattern for pattern in rule.paths if pattern.text not in _ALL_OF_DEV]
         families = {pattern.text: _disk_families(pattern) for pattern in named}

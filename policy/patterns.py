@@ -45,7 +45,7 @@ class Glob:
 
     def __init__(self, text: str) -> None:
         """Raises PatternError when `text` is malformed."""
-        for _ in _tokens(text):
+        for _ in pattern_tokens(text):
             pass
         self.text = text
         self.prefix = _WILD.split(text, maxsplit=1)[0]
@@ -86,6 +86,12 @@ class PathPattern(NamedTuple):
     def literal(self) -> bool:
         """Whether it means exactly one path."""
         return not self.variables and _WILD.search(self.text) is None
+
+    @property
+    def literal_start(self) -> str:
+        """The text that every path that it matches begins with; of one with variables, what precedes the first."""
+        end = _OPEN.search(self.text)
+        return self.text[: end.start()] if end else self.text
 
     @property
     def literal_root(self) -> str:
@@ -133,7 +139,7 @@ def _parse_with_variables(text: str) -> PathPattern:
     if HOME in below or (below != text and below and below[0] != "/"):
         raise PatternError("'${home}' stands only at the start, as '${home}/…'")
     for part in below.split("/"):
-        if any(len(token) > 1 and "\0" in token for token in _tokens(VARIABLE.sub("\0", part))):
+        if any(len(token) > 1 and "\0" in token for token in pattern_tokens(VARIABLE.sub("\0", part))):
             raise PatternError(f"a variable inside '[…]' is not allowed, in {shown(part)}")
     example = VARIABLE.sub("x", below)
     parsed = parse_pattern(example if below == text else f"/x/x{example}")
@@ -150,7 +156,7 @@ def _component(text: str) -> str | Glob:
     return text
 
 
-def _tokens(text: str) -> Iterator[str]:
+def pattern_tokens(text: str) -> Iterator[str]:
     """Split a component into `*`, `?`, whole `[…]` and single characters."""
     place = 0
     while place < len(text):
@@ -179,13 +185,13 @@ def _bracket(text: str, start: int) -> str:
     for opening in ("[:", "[.", "[="):
         if opening in text[first:end]:
             raise PatternError(f"{opening!r} inside '[…]' is not allowed: list the characters")
-    for low, high in _ranges(text[first:end]):
+    for low, high in pattern_ranges(text[first:end]):
         if low > high:
             raise PatternError(f"the range '{low}-{high}' runs backwards")
     return text[start : end + 1]
 
 
-def _ranges(characters: str) -> Iterator[tuple[str, str]]:
+def pattern_ranges(characters: str) -> Iterator[tuple[str, str]]:
     """Yield the ranges of what stands between brackets; a single character is a range of its own."""
     place = 0
     while place < len(characters):
@@ -202,7 +208,7 @@ def _expression(text: str) -> str:
     what the atomic groups say.
     """
     chunks = [""]
-    for token in _tokens(text):
+    for token in pattern_tokens(text):
         if token == "*":
             chunks.append("")
         else:
@@ -219,6 +225,6 @@ def _single(token: str) -> str:
     if len(token) == 1:
         return re.escape(token)
     negated = token[1] == "!"
-    ranges = _ranges(token[2 if negated else 1 : -1])
+    ranges = pattern_ranges(token[2 if negated else 1 : -1])
     listed = "".join(f"{re.escape(low)}-{re.escape(high)}" for low, high in ranges)
     return f"[{'^' if negated else ''}{listed}]"

@@ -1,5 +1,6 @@
 """The values that go into a decision and come out of it. They hold next to no logic; `decide` has it."""
 
+from collections.abc import Collection
 from typing import NamedTuple
 
 from .clients import Clients
@@ -96,6 +97,9 @@ class Object(NamedTuple):
     """The last component of the asked path was a link, and no component before it was one."""
     device: Device | None = None
     """What is known of the device, where the object is a node of one."""
+    excepted_as: tuple[str, ...] = ()
+    """Those literal exceptions of allows that denote it. Each counts for the rule that has it and for no other: else
+    taking a rule away could grant what another one denies by a pattern."""
 
 
 class Verdict(NamedTuple):
@@ -118,7 +122,21 @@ class Consideration(NamedTuple):
     literal_root: str = ""
     """The deepest directory that an allow which may match names literally."""
     deny_literals: tuple[str, ...] = ()
-    """Paths that may be names of the same object, whatever path was asked for: the broker adds those that are
-    to Object.names."""
+    """Paths of denies that may be names of the same object, whatever path was asked for."""
+    exception_literals: tuple[str, ...] = ()
+    """The same of exceptions from the allows that may match."""
     has_hidden_names: bool = False
     """Whether the object may have a name that is denied or excepted by a pattern, so that it cannot be looked for."""
+
+    @property
+    def literals(self) -> tuple[str, ...]:
+        """All those paths: the broker finds out which of them denote the object."""
+        return tuple(dict.fromkeys((*self.deny_literals, *self.exception_literals)))
+
+    def named(self, object: Object, same: Collection[str]) -> Object:
+        """Return `object` with those of the paths that denote it, where `same` are some that do."""
+        more = [name for name in self.deny_literals if name in same and name not in object.names]
+        excepted = [name for name in self.exception_literals if name in same]
+        return object._replace(
+            names=(*object.names, *more), excepted_as=tuple(dict.fromkeys((*object.excepted_as, *excepted)))
+        )

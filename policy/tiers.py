@@ -65,6 +65,7 @@ class Tiers:
     def __init__(self, tiers: Mapping[str, int], report: Report) -> None:
         """`tiers` has the tier of each file by its name."""
         self._tiers = tiers
+        self._is_one_tier = not any(tiers.values())
         self._report = report
         self.masked: list[MaskedRule] = []
         self.redefined: list[Redefinition] = []
@@ -96,6 +97,8 @@ class Tiers:
             rule = named.get(mask.text)
             if rule is not None and self._tier(rule) < self._tier(mask):
                 masked.setdefault(mask.text, MaskedRule(mask.text, rule.position, mask.position))
+            elif rule is None and self._is_one_tier:
+                continue  # of the tiers below nothing is in this set, as in a check of one file
             elif not self._report.is_full(mask.position.file):
                 self._report.add(mask.position, self._fault(mask, rule, named))
         self.masked += sorted(masked.values())

@@ -67,7 +67,7 @@ def certainly(pattern: PathPattern, variables: Variables) -> PathPattern | None:
     if any(values[name] is None for name in pattern.variables):
         return None
     try:
-        text = VARIABLE.sub(lambda match: _literally(values[match[1]]), pattern.text)
+        text = VARIABLE.sub(lambda match: literally(values[match[1]]), pattern.text)
         return parse_pattern(text)._replace(expanded=True)
     except PatternError:  # the name that it would make is none: "..", a control character, too long
         return None
@@ -92,6 +92,6 @@ def _with_any_names(text: str) -> PathPattern:
     return parse_pattern("/".join(parts))._replace(expanded=True)
 
 
-def _literally(text: str) -> str:
-    """Return the pattern that means `text` and nothing else."""
+def literally(text: str) -> str:
+    """Return the pattern that means `text` and nothing else; text with a backslash has none."""
     return _SPECIAL.sub(lambda match: f"[{match[0]}]", text)

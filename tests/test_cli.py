@@ -96,6 +96,7 @@ def test_start_of_a_command_loads_no_more_than_it_needs() -> None:
     }
     of_the_administrator = {"policy.shapes", "policy.fileschema", "policy.termwords", "ipaddress"}
     of_the_administrator |= {"policy.explain", "policy.testcases", "broker.explaining", "broker.peers"}
+    of_the_administrator |= {"policy.diff", "policy.replaying", "policy.suggesting", "broker.recorded"}
     assert not (slow | of_the_worker | of_the_starter | of_the_administrator) & set(ran.stdout.split())
 
 

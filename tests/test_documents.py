@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -28,11 +29,14 @@ DOCUMENTS = sorted([*TREE.glob("*.md"), *TREE.glob("docs/**/*.md")])
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)#\s]+)[^)]*\)")
 
-# What a package may say, for examples of what an administrator does to it.
-LOWER_TIER = Source(
-    "10-base.yaml",
-    "version: 1\nclients: {lab: {group: lab}}\nrules: [{name: disks, deny: all, type: block}]\n",
-)
+# What packages may say, for examples of what an administrator does with it; and what fdbroker ships.
+LOWER_TIER = [
+    Source(
+        "10-base.yaml",
+        "version: 1\nclients: {lab: {group: lab}}\nrules: [{name: disks, deny: all, type: block}]\n",
+    ),
+    Source("10-devices.yaml", (TREE / "policy/groups/10-devices.yaml").read_bytes()),
+]
 
 
 def blocks(language: str) -> list[pytest.param]:  # type: ignore[valid-type]
@@ -49,7 +53,7 @@ def blocks(language: str) -> list[pytest.param]:  # type: ignore[valid-type]
 def test_policy_or_profile_of_a_document_loads(text: str) -> None:
     # What has rules is a policy, all else a profile: each refuses the other's keys, so nothing passes for neither.
     if re.search("^rules:", text, re.MULTILINE):
-        loaded, tests = load_with_tests([LOWER_TIER, Source("example.yaml", text, 1)])
+        loaded, tests = load_with_tests([*LOWER_TIER, Source("example.yaml", text, 1)])
         own = [rule for rule in loaded.policy.rules if rule.file == "example.yaml"]
         assert own
         results = run(loaded.policy, tests)
@@ -62,7 +66,7 @@ def test_policy_or_profile_of_a_document_loads(text: str) -> None:
 @pytest.mark.parametrize("text", blocks("yaml"))
 def test_policy_of_a_document_has_no_finding_that_it_does_not_accept(text: str) -> None:
     if re.search("^rules:", text, re.MULTILINE):
-        whole = load([LOWER_TIER, Source("example.yaml", text, 1)])
+        whole = load([*LOWER_TIER, Source("example.yaml", text, 1)])
         found = judged(whole, lint(whole, None), machine_asked=False)
         assert [one for one in found if one.fails] == []
 
@@ -199,6 +203,46 @@ def test_failed_test_of_the_policy_document_is_shown_as_there(place: Path) -> No
     # What is found besides depends on the machine's groups and on the day.
     shown = (ran.stdout + ran.stderr).splitlines()
     assert [line for line in shown if line in told] == told
+
+
+def test_explanation_of_a_ready_policy_is_shown_as_it_is() -> None:
+    text = (TREE / "docs/examples.md").read_text()
+    (sample,) = [match[2] for match in BLOCK.finditer(text) if match[1] == "console"]
+    command, *told = sample.splitlines()
+    ran = subprocess.run(
+        [sys.executable, "-m", "broker.main", *command.removeprefix("$ fdbroker ").split()],
+        cwd=TREE,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (ran.returncode, ran.stderr) == (0, "")
+    # A machine with udev says more of the device.
+    for shown, line in zip(ran.stdout.splitlines(), told, strict=True):
+        assert shown.startswith(line)
+
+
+def test_shell_of_the_examples_document_checks_what_is_there(place: Path) -> None:
+    text = (TREE / "docs/examples.md").read_text()
+    shells = [match[2] for match in BLOCK.finditer(text) if match[1] == "sh"]
+    draft = place / "draft.yaml"
+    (copied,) = re.findall(r"^cp (\S+) draft.yaml", shells[0], re.MULTILINE)
+    draft.write_bytes((TREE / copied).read_bytes())
+    offline = [sys.executable, "-m", "broker.main", "check", "--offline", "--coverage"]
+    for more in ([str(draft)], [str(TREE / "policy/groups"), "--as", "30-lab.yaml", str(draft)]):
+        ran = subprocess.run(
+            [*offline, *more], cwd=TREE, capture_output=True, text=True, timeout=60, check=False
+        )
+        assert ran.returncode == 0, ran.stdout
+    (installed,) = re.findall(
+        r"^install -D -m 644 (\S+) -t /usr/share/fdbroker/policy.d$", shells[-1], re.MULTILINE
+    )
+    assert (TREE / installed).exists()
+    shipped = tomllib.loads((TREE / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"][
+        "policy"
+    ]
+    assert any((TREE / installed).relative_to(TREE / "policy").match(pattern) for pattern in shipped)
 
 
 def test_version_is_the_same_wherever_it_stands() -> None:

@@ -182,6 +182,14 @@ def paths_of(rule: dict[str, Any]) -> list[str]:
     return list(rule.get("paths", ["/dev/**"]))
 
 
+def is_excepted_itself(rule: dict[str, Any], peer: Peer, found: Object) -> bool:
+    """Whether an exception names the object literally by another of its names."""
+    literal = [
+        one for one in rule.get("except_paths", []) if not set(re.sub(r"\$\{\w+\}", "", one)) & set("*?[")
+    ]
+    return any(path_matches(one, name, peer, narrows=False) for one in literal for name in found.excepted_as)
+
+
 def allow_matches(rule: dict[str, Any], request: Request, peer: Peer, found: Object) -> bool:
     types = [FileType(word) for word in rule.get("type", ["file"] if "paths" in rule else ["char", "block"])]
     asked = names(paths_of(rule), request.path, peer)
@@ -203,6 +211,7 @@ def allow_matches(rule: dict[str, Any], request: Request, peer: Peer, found: Obj
             any_path(rule.get("except_paths", []), one, peer, narrows=True)
             for one in (request.path, found.path, *found.names)
         )
+        and not is_excepted_itself(rule, peer, found)
         and clients_hold(rule["clients"], peer, narrows=False)
         and not clients_hold(rule.get("except_clients", []), peer, narrows=True)
     )

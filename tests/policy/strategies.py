@@ -217,6 +217,7 @@ def situations(draw: st.DrawFn) -> Situation:
             path=st.sampled_from([request.path] * len(PATHS) + PATHS),
             type=st.sampled_from([FileType.FILE, FileType.FILE, FileType.CHAR, FileType.BLOCK, None]),
             names=st.sampled_from(subsets(PATHS, 0, 1)).map(tuple),
+            excepted_as=st.sampled_from(subsets(PATHS, 0, 1)).map(tuple),
             last_link=st.booleans(),
             device=st.one_of(st.none(), devices),
         )

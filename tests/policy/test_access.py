@@ -31,8 +31,7 @@ def decided(
     considered = policy.consider(request, peer, now)
     if considered.refusal is not None:
         return None
-    tried = [name for name in considered.deny_literals if name in subject.same]
-    found = subject.object._replace(names=(*subject.object.names, *tried))
+    found = considered.named(subject.object, subject.same)
     verdict = policy.decide(request, peer, found, now)
     return verdict if verdict.allowed else None
 

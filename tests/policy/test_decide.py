@@ -255,7 +255,7 @@ rules:
         (TOM, "read", "", ("/dev/e",)),
         (TOM, "write", "", ()),
     ]:
-        found = policy.consider(request("/dev/a", needed, optional), who).deny_literals
+        found = policy.consider(request("/dev/a", needed, optional), who).literals
         # The exceptions of the allow are looked for under every name as well.
         assert found == (*literals, "/dev/x")
 

@@ -27,6 +27,7 @@ from tests.policy import oracle
 from tests.policy.strategies import (
     MOMENTS,
     OPEN_WORDS,
+    PATHS,
     RuleText,
     Situation,
     TieredFile,
@@ -288,7 +289,12 @@ def test_law_2_rule_whose_end_is_still_to_come_is_as_if_it_had_none(
     ]
     # The order in which other names are looked for means nothing.
     sets = [
-        found._replace(refusal=None, deny_literals=tuple(sorted(found.deny_literals))) for found in considered
+        found._replace(
+            refusal=None,
+            deny_literals=tuple(sorted(found.deny_literals)),
+            exception_literals=tuple(sorted(found.exception_literals)),
+        )
+        for found in considered
     ]
     assert sets[0] == sets[1]
 
@@ -533,6 +539,27 @@ def test_law_10_removing_an_allow_never_grants(case: Case, data: st.DataObject) 
     assert situation.allowed_by([rule for rule in rules if rule is not removed]) <= situation.allowed_by(
         rules
     )
+
+
+@given(granted(), st.data())
+def test_law_10_removing_an_allow_never_grants_whatever_the_object_is_also_called(
+    case: Case, data: st.DataObject
+) -> None:
+    """The broker looks for the object under the literal names of denies and exceptions: those of the rules that are."""
+    rules, situation = case
+    same = data.draw(st.sets(st.sampled_from(PATHS), min_size=1, max_size=2))
+    number = data.draw(st.integers(0, len(rules) - 1))
+    fewer = [rule for place, rule in enumerate(rules) if place != number or "deny" in rule]
+
+    def opens(texts: list[RuleText]) -> bool:
+        policy, (request, peer, found, now) = policy_of(texts), situation
+        considered = policy.consider(request, peer, now)
+        if considered.refusal is not None:
+            return False
+        plain = found._replace(names=(), excepted_as=())
+        return policy.decide(request, peer, considered.named(plain, same), now).allowed
+
+    assert opens(fewer) <= opens(rules)
 
 
 @given(granted(), allows)

@@ -59,6 +59,7 @@ def found(*rules: str) -> dict[str, Finding]:
         (f"{LAB}, paths: /sys/class/thermal/temp", ""),
         (f"{WRITE}, paths: /sys/class/leds/x/brightness", "sysfs"),
         (f"{LAB}, paths: '/sys/class/leds/*/brightness'", "sysfs"),
+        ("clients: [{user: mia}], allow: listen, addresses: 'tcp:0.0.0.0:80'", "unkept-listen"),  # no path at all
         # Disks.
         ("deny: all, paths: '/dev/sd*'", "disks-by-path"),
         ("deny: all, type: block, paths: ['/dev/sd*', '/dev/nvme*']", "disks-by-path"),

@@ -189,3 +189,11 @@ def test_digest_tells_tiers_apart_and_not_their_numbers() -> None:
 def test_digest_is_that_of_the_files_that_count() -> None:
     higher = Source("10-base.yaml", "version: 1\n", SITE)
     assert load([base(), higher]).digest == load([higher]).digest
+
+
+def test_mask_in_a_set_of_the_lowest_tier_alone_may_be_for_what_is_not_in_it() -> None:
+    """As when one file is checked that masks what a package brings."""
+    text = "version: 1\nmask: [10-base/disks]\nrules: [{name: r, deny: all}]\n"
+    assert [rule.name for rule in load([Source("30-site.yaml", text)]).rules] == ["r"]
+    with pytest.raises(PolicyError, match="unknown rule '10-base/disks'"):
+        load([Source("30-site.yaml", text, 2)])

@@ -1,0 +1,346 @@
+"""Decides about one machine what rules alone leave open: whether anybody here gains anything by a change.
+
+Everybody who has an account asks, as after a login, and the uids that rules name besides; for every node below /dev
+that a rule's patterns reach, and every file that they name literally, as the broker's own walk finds them. Nothing is
+opened. What cannot be looked at, or would be too much, is not decided; and neither is what depends on the unit, program
+or label of a process, which nobody has who does not run.
+"""
+
+import errno
+import grp
+import os
+import pwd
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+from broker.devicefacts import DeviceFacts
+from broker.found import device_systems, is_same, never_given, object_of
+from broker.peers import PeerFinder
+from broker.subordinates import Subordinates
+from broker.walk import MayBlock, Walked, Walker, WalkFailed, WalkRefused
+from policy import DEFAULT_SOCKET, DENY, Object, PathPattern, Peer, Policy, Request, Rule
+from policy.clients import Client, allow_admits
+from policy.diff import NOT_DECIDED, RIGHTS, Gain
+from policy.paths import split
+from policy.variables import certainly, variables_of
+from policy.within import may_meet
+from policy.within_clients import Names
+from policy.witnesses import Witness, parts
+
+# Names below /dev that are read, and decisions for one rule: some seconds.
+NAMES = 20_000
+DECISIONS = 200_000
+
+# Uids without an account that stand for a range that a rule names.
+_UIDS = 64
+
+_DEV = "/dev"
+
+
+class Settled(NamedTuple):
+    """What a machine says of a gain that rules leave open."""
+
+    differs: bool | None
+    """None: it was not decided."""
+    users: tuple[str, ...] = ()
+    """Who gains something."""
+    objects: tuple[str, ...] = ()
+    """What they gain it of."""
+    looked_at: tuple[int, int] = (0, 0)
+    """How many users and objects were looked at."""
+    example: Witness | None = None
+    why: str = ""
+    """Why it was not decided."""
+
+
+class _Undecided(Exception):
+    """It cannot be decided here; the message says why."""
+
+
+class _Somebody(NamedTuple):
+    """One user, as either policy sees them."""
+
+    before: Peer
+    after: Peer
+    name: str
+
+
+class _Thing(NamedTuple):
+    """What a path leads to, as either policy sees it."""
+
+    asked: str
+    before: Object
+    after: Object
+    same: tuple[str, ...]
+    """Literal paths of either policy that are other names of it."""
+    linked: bool
+    """Whether others can make hard links to it: found.hidden_name()."""
+
+
+def known_names(*policies: Policy) -> Names:
+    """The numbers of the accounts and groups that the policies name and this machine has."""
+    users: dict[str, int] = {}
+    groups: dict[str, int] = {}
+    for policy in policies:
+        for name in policy.user_names:
+            try:
+                users[name] = pwd.getpwnam(name).pw_uid
+            except (KeyError, OSError):
+                continue
+        for name in policy.group_names:
+            try:
+                groups[name] = grp.getgrnam(name).gr_gid
+            except (KeyError, OSError):
+                continue
+    return Names(users, groups)
+
+
+class Machine:
+    """This machine, for the comparison of two policies at one time."""
+
+    def __init__(self, before: Policy, after: Policy, now: float) -> None:
+        """Raises OSError where /proc is not mounted."""
+        self._before, self._after, self._now = before, after, now
+        self._walker = Walker()
+        self._systems = device_systems()
+        self._facts = DeviceFacts(before, shows=True), DeviceFacts(after, shows=True)
+        self._finders = PeerFinder(before), PeerFinder(after)
+        self._things: dict[str, _Thing | None] = {}
+        self._below_dev: list[str] | None = None
+        self._users: list[_Somebody] | None = None
+        self._literals: list[tuple[str, os.stat_result]] | None = None
+
+    def close(self) -> None:
+        """Close what is held for looking."""
+        self._walker.close()
+
+    def settle(self, gain: Gain) -> Settled:
+        """Decide a gain that is NOT_DECIDED by the rules."""
+        assert gain.basis == NOT_DECIDED
+        try:
+            if gain.kind != RIGHTS or gain.rule is None:
+                raise _Undecided("who can reach a socket is not looked at")
+            return self._settled(gain, gain.rule)
+        except _Undecided as why:
+            return Settled(None, why=str(why))
+
+    def _settled(self, gain: Gain, rule: Rule) -> Settled:
+        if any(_has_marks(client) for client in self._clients_of_interest(gain, rule)):
+            raise _Undecided("it depends on the unit, program or label of a process")
+        if gain.by_names_alone and self._no_such_names(gain, rule):
+            return Settled(False)
+        users: dict[str, None] = {}
+        objects: dict[str, None] = {}
+        example: Witness | None = None
+        asked_for: set[str] = set()
+        people = [
+            one for one in self._everybody(rule) if allow_admits(rule.clients, rule.except_clients, one.after)
+        ]
+        left = DECISIONS
+        for somebody in people:
+            for thing in self._things_of(rule, somebody.after):
+                asked_for.add(thing.asked)
+                for rights in parts(int(gain.rights)):
+                    left -= 1
+                    if left < 0:
+                        raise _Undecided(f"it takes more than {DECISIONS} decisions")
+                    request = Request(thing.asked, rights)
+                    if self._gains(request, somebody, thing):
+                        users[somebody.name] = None
+                        objects[thing.asked] = None
+                        example = example or Witness(request, somebody.after, thing.after, self._now)
+                        break
+        return Settled(
+            bool(users),
+            tuple(users),
+            tuple(objects),
+            (len({one.name for one in people}), len(asked_for)),
+            example,
+        )
+
+    def _clients_of_interest(self, gain: Gain, rule: Rule) -> Iterator[Client]:
+        yield from rule.clients
+        for deny in gain.denies:
+            yield from deny.clients + deny.except_clients
+        for allow in self._before.rules:
+            if allow.paths and allow.rights & gain.rights:
+                yield from allow.except_clients
+
+    def _gains(self, request: Request, somebody: _Somebody, thing: _Thing) -> bool:
+        return _is_allowed(
+            self._after, request, somebody.after, thing.after, thing, self._now
+        ) and not _is_allowed(self._before, request, somebody.before, thing.before, thing, self._now)
+
+    # Users
+
+    def _everybody(self, rule: Rule) -> list[_Somebody]:
+        if self._users is None:
+            uids = dict.fromkeys(account.pw_uid for account in pwd.getpwall())
+            self._users = [self._somebody(uid) for uid in uids]
+        more = [self._somebody(uid) for uid in self._uids_besides(rule)]
+        sockets = {name for client in rule.clients for name in client.sockets or ()} | {DEFAULT_SOCKET}
+        return [
+            one._replace(before=one.before._replace(socket=name), after=one.after._replace(socket=name))
+            for one in self._users + more
+            for name in sorted(sockets)
+        ]
+
+    def _somebody(self, uid: int) -> _Somebody:
+        before, after = (finder.user(str(uid), None) for finder in self._finders)
+        # A process of theirs that no rule knows by its unit, program or label.
+        return _Somebody(
+            before._replace(unit="", exe="", label=""),
+            after._replace(unit="", exe="", label=""),
+            min(after.user_names or (), default=f"uid {uid}"),
+        )
+
+    def _uids_besides(self, rule: Rule) -> list[int]:
+        """Uids without an account, at least one of each sort that the rules tell apart."""
+        known = {account.pw_uid for account in pwd.getpwall()}
+        ranges = [
+            one
+            for policy in (self._before, self._after)
+            for other in policy.rules
+            for client in other.clients + other.except_clients
+            for one in client.uids or ()
+        ]
+        owned = list(Subordinates().ranges())
+        starts = {start for low, high in [*ranges, *owned] for start in (low, high + 1)}
+        wanted = [one for client in rule.clients for one in client.uids or ((0, 2**32 - 2),)]
+        free = sorted(
+            start
+            for start in starts | {low for low, _ in wanted}
+            if start not in known and any(low <= start <= high for low, high in wanted)
+        )
+        if len(free) > _UIDS:
+            raise _Undecided("too many ranges of uids")
+        return free
+
+    # Objects
+
+    def _things_of(self, rule: Rule, peer: Peer) -> Iterator[_Thing]:
+        variables = variables_of(peer)
+        for pattern in rule.paths:
+            meant = certainly(pattern, variables) if pattern.variables else pattern
+            for path in self._paths(meant) if meant is not None else ():
+                thing = self._thing(path)
+                if thing is not None and thing.after.type in (rule.types or ()):
+                    yield thing
+
+    def _paths(self, pattern: PathPattern) -> Iterable[str]:
+        if pattern.literal:
+            return (pattern.text,)
+        if f"{pattern.literal_root}/".startswith(f"{_DEV}/"):
+            return (name for name in self._names_below_dev() if pattern.matches(split(name)))
+        raise _Undecided(f"what lies below {pattern.literal_root} is not looked at")
+
+    def _names_below_dev(self) -> list[str]:
+        if self._below_dev is None:
+            found: list[str] = []
+            waiting = [_DEV]
+            while waiting:
+                directory = waiting.pop()
+                try:
+                    with os.scandir(directory) as entries:
+                        names = [(entry.path, entry.is_dir(follow_symlinks=False)) for entry in entries]
+                except OSError as error:
+                    if os.geteuid() != 0:
+                        raise _Undecided(
+                            f"{directory}: {error.strerror}, for you, uid {os.geteuid()}"
+                        ) from None
+                    continue
+                found += [name for name, is_directory in names if not is_directory]
+                waiting += [name for name, is_directory in names if is_directory]
+                if len(found) > NAMES:
+                    raise _Undecided(f"there are more than {NAMES} names below {_DEV}")
+            self._below_dev = sorted(found)
+        return self._below_dev
+
+    def _thing(self, path: str) -> _Thing | None:
+        """What `path` leads to; None for nothing that anybody could have."""
+        if path not in self._things:
+            walked = self._walked(path)
+            if walked is None:
+                self._things[path] = None
+            else:
+                try:
+                    self._things[path] = self._described(path, walked)
+                finally:
+                    os.close(walked.fd)
+        return self._things[path]
+
+    def _described(self, path: str, walked: Walked) -> _Thing | None:
+        found = object_of(walked, walked.names)
+        if never_given(walked, found.type, self._systems):
+            return None
+        before, after = (facts.all_of(found, walked) for facts in self._facts)
+        same = [name for name, status in self._literal_names() if is_same(walked.status, status)]
+        return _Thing(path, before, after, tuple(same), walked.linked_by_others)
+
+    def _walked(self, path: str) -> Walked | None:
+        try:
+            return self._walker.walk(path)
+        except WalkRefused:
+            return None
+        except MayBlock:
+            raise _Undecided(f"{path} lies on a mount that may not answer") from None
+        except WalkFailed as failure:
+            if os.geteuid() != 0 and failure.errno in (errno.EACCES, errno.EPERM):
+                raise _Undecided(
+                    f"{path}: {os.strerror(failure.errno)}, for you, uid {os.geteuid()}"
+                ) from None
+            return None
+
+    def _literal_names(self) -> list[tuple[str, os.stat_result]]:
+        """What the literal paths of both policies lead to, that may be other names of objects."""
+        if self._literals is None:
+            self._literals = []
+            for name in sorted(_literals(self._before) | _literals(self._after)):
+                walked = self._walked(name)
+                if walked is not None:
+                    os.close(walked.fd)
+                    self._literals.append((name, walked.status))
+        return self._literals
+
+    def _no_such_names(self, gain: Gain, rule: Rule) -> bool:
+        """Whether the paths that denies stopped are here no other names of anything that the rule is for."""
+        if not gain.denies or any(not one.literal for deny in gain.denies for one in deny.paths):
+            return False
+        for deny in gain.denies:
+            for pattern in deny.paths:
+                walked = self._walked(pattern.text)
+                if walked is None:
+                    continue
+                os.close(walked.fd)
+                kind = object_of(walked, ()).type
+                alone = walked.path == pattern.text and walked.status.st_nlink == 1
+                if kind in (rule.types or ()) and not (alone and not walked.status.st_rdev):
+                    return False
+        return not any(
+            may_meet(one, other) for deny in gain.denies for one in deny.paths for other in rule.paths
+        )
+
+
+def _has_marks(client: Client) -> bool:
+    return any(mark is not None for mark in (client.units, client.exes, client.labels))
+
+
+def _literals(policy: Policy) -> set[str]:
+    return {
+        pattern.text
+        for rule in policy.rules
+        for pattern in (rule.paths if rule.action == DENY else rule.except_paths)
+        if pattern.literal
+    }
+
+
+def _is_allowed(
+    policy: Policy, request: Request, peer: Peer, found: Object, thing: _Thing, now: float
+) -> bool:
+    """What the broker would answer: it tries those other names alone that the policy tells it to."""
+    if not thing.same and not thing.linked:
+        return policy.decide(request, peer, found, now).allowed
+    considered = policy.consider(request, peer, now)
+    if considered.refusal is not None or (thing.linked and considered.has_hidden_names):
+        return False
+    return policy.decide(request, peer, considered.named(found, thing.same), now).allowed
