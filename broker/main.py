@@ -3,8 +3,10 @@
 import gc
 import importlib
 import os
+import select
 import sys
 from collections.abc import Sequence
+from typing import TextIO
 
 from broker.version import VERSION
 
@@ -28,6 +30,8 @@ COMMANDS = {
 }
 
 EXIT_UNUSABLE = 2
+EXIT_UNREAD = 120
+"""Python's own, where what was printed could not be written."""
 
 _EXITS = """\
 exit status: 0 yes, 1 no (denied, mistakes found), 2 unusable input, 3 no broker;
@@ -69,6 +73,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return status
 
 
+def _is_unread(stream: TextIO | None) -> bool:
+    """Whether `stream` is a pipe that nobody reads any more (poll(2))."""
+    if stream is None:
+        return False
+    ends = select.poll()
+    ends.register(stream.fileno(), 0)
+    return any(events & (select.POLLERR | select.POLLHUP) for _, events in ends.poll(0))
+
+
 def entry() -> int:
     """What the command runs: main(), with as little of the interpreter's own work around it as can be.
 
@@ -77,7 +90,12 @@ def entry() -> int:
     tell itself, as that standard output could not be written.
     """
     gc.disable()  # whoever stays switches it on again
-    status = main()
+    try:
+        status = main()
+    except BrokenPipeError:
+        if not _is_unread(sys.stdout):
+            raise
+        os._exit(EXIT_UNREAD)  # `| head`: no answer that a status could stand for came through
     try:
         for stream in (sys.stdout, sys.stderr):
             if stream is not None:  # where Python was started without it
