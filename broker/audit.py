@@ -73,6 +73,8 @@ class AuditLog:
         self._unwritten = b""
         self.observe: Callable[[list[bytes]], None] = _ignore
         """Is told of the records that were taken, as the worker wrote them."""
+        self.show: Callable[[bytes], None] | None = None
+        """Is shown each line, as it will be written."""
         self.failing = False  # the last write failed
 
     @property
@@ -89,8 +91,7 @@ class AuditLog:
         lines = self._pipes.setdefault(pipe, _Pipe()).lines(data)
         self.observe(lines)
         stamp = self._now()
-        self._unwritten += b"".join([self._line(line, stamp) for line in lines if line])
-        self.flush()
+        self._queue(b"".join([self._line(line, stamp) for line in lines if line]))
         return bool(data)
 
     def forget(self, pipe: int) -> None:
@@ -99,7 +100,17 @@ class AuditLog:
 
     def note(self, record: bytes) -> None:
         """Write a record of the supervisor's own: a JSON object on one line."""
-        self._unwritten += self._line(record, self._now())
+        self._queue(self._line(record, self._now()))
+
+    @property
+    def count(self) -> int:
+        """How many records there were."""
+        return self._number
+
+    def _queue(self, lines: bytes) -> None:
+        self._unwritten += lines
+        if self.show is not None and lines:
+            self.show(lines)
         self.flush()
 
     def flush(self) -> None:

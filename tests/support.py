@@ -66,8 +66,10 @@ def children_of(pid: int) -> list[int]:
 class Broker:
     """A broker that runs: `fdbroker serve` as its users start it."""
 
-    def __init__(self, place: Path, policy: str, program: Sequence[str] = FDBROKER) -> None:
-        """Start it in `place`; `program` stands for the command `fdbroker`."""
+    def __init__(
+        self, place: Path, policy: str, program: Sequence[str] = FDBROKER, more: Sequence[str] = ()
+    ) -> None:
+        """Start it in `place`; `program` stands for the command `fdbroker`, `more` are words for serve."""
         self.socket = str(place / "broker.sock")
         self.audit = place / "audit.jsonl"
         self.policy = place / "test.yaml"
@@ -82,6 +84,7 @@ class Broker:
                 self.socket,
                 "--audit",
                 str(self.audit),
+                *more,
             ],
             cwd=TREE,
             stderr=subprocess.PIPE,
@@ -96,6 +99,7 @@ class Broker:
         self.supervisor = self.process.pid
         self.same_processes = True
         self.worker = wait_until(lambda: children_of(self.supervisor), "the worker")[0]
+        self.admin = children_of(self.supervisor)[1:]  # the process that serves the admin socket
         # Once answered, the worker has all the fds that it keeps. When the second client is answered, the first
         # one's connection is closed; its own, which supervisor and worker both hold, is taken off.
         with self.client() as client:
@@ -141,13 +145,17 @@ class Broker:
             client.describe()
         assert self.process.poll() is None
         if not self.same_processes:
-            wait_until(lambda: len(children_of(self.supervisor)) == 1, "one worker to be left")
-            self.worker = children_of(self.supervisor)[0]
-        assert children_of(self.supervisor) == [self.worker]
+            wait_until(lambda: len(self.workers()) == 1, "one worker to be left")
+            (self.worker,) = self.workers()
+        assert self.workers() == [self.worker]
         wait_until(
             lambda: self.settled_fds() == self.fds_before,
             f"the broker's fds to be what they were: {self.fds_before}, now {self.settled_fds()}",
         )
+
+    def workers(self) -> list[int]:
+        """The pids of the workers that there are."""
+        return [pid for pid in children_of(self.supervisor) if pid not in self.admin]
 
     def stop(self) -> int:
         """End it as systemd would; its exit status."""
