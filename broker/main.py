@@ -29,6 +29,7 @@ COMMANDS = {
     "reload": ("broker.commands.reload", "let a running broker read its policy again"),
     "revoke": ("broker.commands.revoke", "end a grant, and deny its holder the object for a while"),
     "watch": ("broker.commands.watch", "show the decisions of a running broker as they are made"),
+    "log": ("broker.commands.log", "show the records of an audit that one asks for"),
     "cat": ("broker.commands.cat", "show the policy in force, and what masks what"),
 }
 

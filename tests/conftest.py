@@ -32,10 +32,10 @@ def start_broker(place: Path) -> Iterator[Callable[..., Broker]]:
     def start(
         policy: str,
         program: Sequence[str] = FDBROKER,
+        options: Sequence[str] = (),
         same_processes: bool = True,
-        more: Sequence[str] = (),
     ) -> Broker:
-        broker = Broker(place, policy, program, more)
+        broker = Broker(place, policy, program, options)
         broker.same_processes = same_processes
         brokers.append(broker)
         return broker

@@ -27,7 +27,7 @@ def broker(start_broker: Start, place: Path) -> Broker:
     for name in ("one", "two"):
         (place / name).write_text(name)
     return start_broker(
-        policy(allow("a", f"{place}/one")), more=["--admin-socket", str(place / "admin.sock")]
+        policy(allow("a", f"{place}/one")), options=["--admin-socket", str(place / "admin.sock")]
     )
 
 
