@@ -26,6 +26,11 @@ COMMANDS = {
     "diff": ("broker.commands.diff", "tell what a policy change grants and takes away"),
     "replay": ("broker.commands.replay", "tell which recorded decisions another policy would change"),
     "suggest": ("broker.commands.suggest", "write rules for what was refused, for you to review"),
+    "status": ("broker.commands.status", "show what a running broker serves, holds and did"),
+    "grants": ("broker.commands.grants", "list who holds what in a running broker"),
+    "reload": ("broker.commands.reload", "let a running broker read its policy again"),
+    "revoke": ("broker.commands.revoke", "end a grant, and deny its holder the object for a while"),
+    "watch": ("broker.commands.watch", "show the decisions of a running broker as they are made"),
     "log": ("broker.commands.log", "show the records of an audit that one asks for"),
     "cat": ("broker.commands.cat", "show the policy in force, and what masks what"),
 }
