@@ -121,7 +121,7 @@ GRANTS_PER_GENERATION = 10**12
 GRANT_RECORDS = 65_536
 
 # Names that are looked at, of one policy's patterns for devices, when a worker is confined. A device behind them is
-# opened by a late helper.
+# out of its reach.
 NAMES_LOOKED_AT = 20_000
 
 # Files of one directory that the worker's Landlock domain names one by one, before it names the directory: each
@@ -134,3 +134,15 @@ CONFINE_ANEW_SECONDS = 5.0
 
 # Rules that are shown as those that need a capability, a group or a uid.
 RULES_SHOWN = 8
+
+# Administrators that are served at once, each by a thread of the admin process.
+ADMIN_CONNECTIONS = 32
+
+# Seconds that an administrator waits for the supervisor: a policy of very many rules takes some to read.
+ADMIN_SECONDS = 60.0
+
+# Records that wait for one who watches; of more the newest are left out, and counted.
+ADMIN_RECORDS_WAITING = 4096
+
+# Bytes of records that wait for the admin process beyond what its pipe holds.
+ADMIN_PIPE_BYTES = 1024 * 1024

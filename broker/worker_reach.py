@@ -7,7 +7,7 @@ From this the worker's Landlock domain is made (`broker.worker_domain`), and wha
 - A rule about anything else reaches the nearest directory that its path names literally. A file below directories that
   only root can change is reached alone: it is hardly ever replaced. Where very many such files lie in one directory
   it is reached as a whole.
-- What is not there is not reached, nor what is nearer to the root: whoever meets it later makes a late helper.
+- What is not there is not reached, nor what is nearer to the root: a worker that meets it later is replaced.
 - `${home}` may be anywhere but in the kernel's own file systems: the top-level directories are reached.
 
 - What may block (FUSE, NFS) is not touched: its mount point is reached as a whole.
