@@ -3,6 +3,7 @@
 import gc
 import importlib
 import os
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -77,11 +78,18 @@ def entry() -> int:
     tell itself, as that standard output could not be written.
     """
     gc.disable()  # whoever stays switches it on again
-    status = main()
+    try:
+        status = main()
+    except BrokenPipeError:
+        if sys.argv[1:2] in (["serve"], ["run"], ["open"]):
+            raise  # it may be any pipe
+        os._exit(128 + signal.SIGPIPE)  # who reads standard output has read enough, as `head` does
     try:
         for stream in (sys.stdout, sys.stderr):
             if stream is not None:  # where Python was started without it
                 stream.flush()
+    except BrokenPipeError:
+        pass
     except OSError:
         return status
     os._exit(status)
