@@ -89,8 +89,10 @@ def _serve(policy: Policy, audit: int, sockets: Sockets, load: Callable[[], Poli
         say("serve", error)
         return 2
     supervisor.watch(signals, lambda: _on_signal(signals, supervisor, reloader))
+    count = len(policy.rules)
     for listener in listeners:
-        complain(f"serving at {listener.path}: {len(policy.rules)} rules, policy {policy.digest}")
+        rules = f"{count} rule{'s' * (count != 1)}"
+        complain(f"serving at {listener.path}: {rules}, policy {policy.digest}")
     try:
         supervisor.run()
     finally:
