@@ -13,7 +13,6 @@ import contextlib
 import errno
 import functools
 import gc
-import json
 import os
 import select
 import socket
@@ -28,7 +27,6 @@ from broker.introduction import AUDIT_FAILS, AUDIT_WORKS, DONE, FINISH, Introduc
 from broker.limits import (
     ACCEPT_BURST,
     AUDIT_GATHER_SECONDS,
-    AUDIT_RETRY_SECONDS,
     HANDOVER_SECONDS,
     RESTART_FORGET_SECONDS,
     RESTART_MOST_SECONDS,
@@ -143,18 +141,20 @@ class Supervisor:
 
     def _timeout(self) -> float | None:
         if self._audit.blocked:
-            return AUDIT_RETRY_SECONDS
+            return self._audit.retry_seconds()
         if self._waiting:
             return 0.01
         if not self._audit_watched:
             return AUDIT_GATHER_SECONDS
-        due = [moment for moment in (self._deadline, self._restart_at) if moment is not None]
-        return max(0.0, min(due) - self._clock()) if due else None
+        due = [moment - self._clock() for moment in (self._deadline, self._restart_at) if moment is not None]
+        if self._audit.pending:
+            due.append(self._audit.retry_seconds())
+        return max(0.0, min(due)) if due else None
 
     def _on_time(self) -> None:
         if self._waiting:
             self._send_waiting()
-        if self._audit.blocked:
+        if self._audit.pending:
             self._audit.flush()
         self._tell_workers()
         if not self._audit.blocked and not self._audit_watched and self._clock() >= self._next_write:
@@ -315,8 +315,7 @@ class Supervisor:
             if fd in self._handlers:
                 self.unwatch(fd)
         status = worker.wait()
-        while not self._audit.blocked and self._audit.take(worker.records):
-            pass
+        self._drain(worker.records)  # all of it, also what cannot be written yet: the pipe is its bound
         self._audit.forget(worker.records)
         worker.close()
         return status
@@ -412,11 +411,55 @@ class Supervisor:
                 self._clients.end(kept)
             self._waiting.popleft()
 
+    # --- for administrators ------------------------------------------------------------------------------
+
+    def sockets(self) -> list[str]:
+        """The paths of the sockets that clients connect to."""
+        return sorted(listener.path for listener in self._listeners.values())
+
+    def workers(self) -> list[dict[str, object]]:
+        """The workers that there are: their processes, and what each does."""
+        doing = {True: "finishing", False: "serving"}
+        found: list[dict[str, object]] = [
+            {"pid": one.pid, "policy": one.policy.digest, "does": doing[one.finishing]}
+            for one in self._workers()
+        ]
+        for worker in found:
+            if self._starting is not None and worker["pid"] == self._starting.pid:
+                worker["does"] = "starting"
+        return found
+
+    def connections(self) -> int:
+        """How many clients are connected."""
+        return len(self._clients)
+
+    def granted(self) -> tuple[int, list[dict[str, object]]]:
+        """The grants that are in force: how many, and the record of each."""
+        found = self.grants.listed(self._clients.numbers())
+        return len(found), found
+
+    def end_grant(self, grant: str) -> tuple[str, int] | None:
+        """End a grant: its path and its connection's number; None where there is no such one.
+
+        The fd lives on in its holder.
+        """
+        for record in self.granted()[1]:
+            if record.get("grant") == grant:
+                path, number = str(record.get("path")), int(str(record.get("connection")))
+                self.grants.end(grant)
+                self.note("revoke", grant=grant, path=path, connection=number, fd="lives on")
+                return path, number
+        return None
+
     # --- the audit ---------------------------------------------------------------------------------------
 
     def note(self, event: str, **fields: object) -> None:
         """Write an audit record of the supervisor's own."""
-        self._audit.note(json.dumps({"event": event, **fields}, separators=(",", ":")).encode("ascii"))
+        self._audit.note(event, **fields)
+
+    def reopen_audit(self) -> None:
+        """Go on in the file that has the audit's name now."""
+        self._audit.reopen()
 
     def _records_waiting(self, worker: Worker) -> None:
         """Write what came; then let more gather, so that a busy worker costs few wake-ups."""
@@ -452,9 +495,7 @@ class Supervisor:
             self._starting.kill()
         for worker in self._workers():
             self._end_worker(worker)
-        self.lost_records = self._audit.blocked
-        if self.lost_records:
-            complain("the last audit records could not be written")
+        self.lost_records = not self._audit.finish(_END_SECONDS)
         for number in self._clients.numbers():
             kept = self._clients.numbered(number)
             if kept is not None:
@@ -482,6 +523,6 @@ class Supervisor:
         while time.monotonic() < deadline:
             if ended.poll(100) and not self._audit.take(records):
                 return True
-            if self._audit.blocked:
+            if self._audit.pending:
                 self._audit.flush()
         return False

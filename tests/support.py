@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from audit_schema import faults_of
 
 import sandboxed
 
@@ -66,10 +67,13 @@ def children_of(pid: int) -> list[int]:
 class Broker:
     """A broker that runs: `fdbroker serve` as its users start it."""
 
-    def __init__(self, place: Path, policy: str, program: Sequence[str] = FDBROKER) -> None:
-        """Start it in `place`; `program` stands for the command `fdbroker`."""
+    def __init__(
+        self, place: Path, policy: str, program: Sequence[str] = FDBROKER, options: Sequence[str] = ()
+    ) -> None:
+        """Start it in `place`; `program` stands for the command `fdbroker`, `options` are more for `serve`."""
         self.socket = str(place / "broker.sock")
         self.audit = place / "audit.jsonl"
+        self._checked = 0  # records that were held against the schema
         self.policy = place / "test.yaml"
         self.policy.write_text(policy)
         self.process = subprocess.Popen(
@@ -82,6 +86,7 @@ class Broker:
                 self.socket,
                 "--audit",
                 str(self.audit),
+                *options,
             ],
             cwd=TREE,
             stderr=subprocess.PIPE,
@@ -96,6 +101,7 @@ class Broker:
         self.supervisor = self.process.pid
         self.same_processes = True
         self.worker = wait_until(lambda: children_of(self.supervisor), "the worker")[0]
+        self.admin = children_of(self.supervisor)[1:]  # the process that serves the admin socket
         # Once answered, the worker has all the fds that it keeps. When the second client is answered, the first
         # one's connection is closed; its own, which supervisor and worker both hold, is taken off.
         with self.client() as client:
@@ -133,6 +139,9 @@ class Broker:
         text = self.audit.read_text()
         lines = text[: text.rfind("\n") + 1].splitlines()  # the last may still be on its way
         records = [json.loads(line) for line in lines]
+        for record in records[self._checked :]:
+            assert faults_of(record) == [], record
+        self._checked = len(records)
         return [one for one in records if all(one.get(name) == value for name, value in wanted.items())]
 
     def assert_unharmed(self) -> None:
@@ -141,13 +150,17 @@ class Broker:
             client.describe()
         assert self.process.poll() is None
         if not self.same_processes:
-            wait_until(lambda: len(children_of(self.supervisor)) == 1, "one worker to be left")
-            self.worker = children_of(self.supervisor)[0]
-        assert children_of(self.supervisor) == [self.worker]
+            wait_until(lambda: len(self.workers()) == 1, "one worker to be left")
+            (self.worker,) = self.workers()
+        assert self.workers() == [self.worker]
         wait_until(
             lambda: self.settled_fds() == self.fds_before,
             f"the broker's fds to be what they were: {self.fds_before}, now {self.settled_fds()}",
         )
+
+    def workers(self) -> list[int]:
+        """The pids of the workers that there are."""
+        return [pid for pid in children_of(self.supervisor) if pid not in self.admin]
 
     def stop(self) -> int:
         """End it as systemd would; its exit status."""

@@ -2,25 +2,29 @@
 
 import argparse
 import contextlib
+import functools
 import os
 import signal
 from collections.abc import Callable, Sequence
 
-from broker.audit import AuditLog
+from broker.admin_client import ADMIN_SOCKET
+from broker.administration import Administration
+from broker.audit import MODES, REQUIRED, AuditLog
 from broker.commands.common import Unusable, say
 from broker.commands.policies import audit_to, policy_to_serve
 from broker.identity import Accounts, IdentityReader
-from broker.listeners import ListenError
+from broker.listeners import ListenError, listen
 from broker.policyfiles import TIERS
 from broker.reloading import Reloader, Sockets
 from broker.supervisor import Supervisor, complain
-from policy import Policy
+from policy import Policy, SocketDeclaration
 from sandboxed.client import DEFAULT_SOCKET
 from sandboxed.syscalls import signalfd
 
 _STOP = (signal.SIGTERM, signal.SIGINT)
 _RELOAD = signal.SIGHUP
-_HANDLED = (*_STOP, _RELOAD)
+_REOPEN = signal.SIGUSR1
+_HANDLED = (*_STOP, _RELOAD, _REOPEN)
 
 _EPILOG = """\
 The broker opens what its own user can open: start it as root, or as a user for that user's programs.
@@ -29,6 +33,7 @@ A rule that says more than this version keeps (a lease, say) is refused, unless 
 It ends on SIGTERM and SIGINT. On SIGHUP it reads its policy again, and serves by the new one when that is good as a
 whole: connections stay, no request is lost, and each is answered by one of the two. A policy with a mistake changes
 nothing, and is told on standard error and in the audit. A policy's files are never read because they changed.
+On SIGUSR1 it goes on in a new audit file: rename the old one before.
 
 exit status: 0 ended by a signal, 1 it failed or lost audit records, 2 it could not start
 """
@@ -37,6 +42,7 @@ exit status: 0 ended by a signal, 1 it failed or lost audit records, 2 it could 
 def main(arguments: Sequence[str]) -> int:
     """Serve until a signal ends it."""
     options = _parser().parse_args(arguments)
+    signal.pthread_sigmask(signal.SIG_BLOCK, (_REOPEN,))  # the log's rotation may come while it starts
     sockets = Sockets(options.socket)
     try:
         policy = policy_to_serve(options.policy)
@@ -45,7 +51,36 @@ def main(arguments: Sequence[str]) -> int:
     except (Unusable, ListenError) as error:
         say("serve", error)
         return 2
-    return _serve(policy, audit, sockets, lambda: policy_to_serve(options.policy))
+    return _serve(
+        policy,
+        AuditLog(audit, complain, options.audit_mode),
+        sockets,
+        lambda: policy_to_serve(options.policy),
+        _admin_declaration(options),
+        options.policy,
+    )
+
+
+def _admin_declaration(options: argparse.Namespace) -> SocketDeclaration | None:
+    path = options.admin_socket or (ADMIN_SOCKET if options.socket == DEFAULT_SOCKET else None)
+    if path is None:
+        return None
+    return SocketDeclaration(
+        "admin", path, None, options.admin_group, 0o660 if options.admin_group else 0o600
+    )
+
+
+def _drift(load: Callable[[], Policy], digest: str) -> str:
+    """How the policy's files differ from the policy of that digest."""
+    try:
+        now = load().digest
+    except Unusable as error:
+        return f"the files changed, and do not load: {error}"
+    return (
+        ""
+        if now == digest
+        else f"the files changed: they are policy {now}, which `fdbroker reload` takes into use"
+    )
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -67,23 +102,57 @@ def _parser() -> argparse.ArgumentParser:
         help="where clients connect (default: %(default)s)",
     )
     parser.add_argument(
+        "--admin-socket",
+        metavar="PATH",
+        help="where `fdbroker status` and its kin connect; only root can "
+        f"(default: {ADMIN_SOCKET}, or none with another --socket)",
+    )
+    parser.add_argument(
+        "--admin-group",
+        metavar="GROUP",
+        help="a group whose members may use the admin socket too: they see all, and can reload and revoke",
+    )
+    parser.add_argument(
         "--audit",
-        metavar="FILE",
+        metavar="FILE|journal",
         default="-",
-        help="append a JSON line for each decision to FILE (default: -, standard output)",
+        help="append a JSON line for each decision to FILE, or send them to systemd's journal (default: -, standard "
+        "output)",
+    )
+    parser.add_argument(
+        "--audit-mode",
+        choices=MODES,
+        default=REQUIRED,
+        help="while the audit cannot be written: refuse every open, or go on and count what is lost "
+        "(default: %(default)s)",
     )
     return parser
 
 
-def _serve(policy: Policy, audit: int, sockets: Sockets, load: Callable[[], Policy]) -> int:
+def _serve(
+    policy: Policy,
+    audit: AuditLog,
+    sockets: Sockets,
+    load: Callable[[], Policy],
+    admin: SocketDeclaration | None,
+    policy_path: str | None,
+) -> int:
     signal.pthread_sigmask(signal.SIG_BLOCK, _HANDLED)
     listeners = list(sockets.listening.values())
     try:
         reader = IdentityReader(Accounts(policy))
         signals = signalfd(_HANDLED)
-        supervisor = Supervisor(policy, AuditLog(audit, complain), listeners, reader.of_connection)
+        admin_listener = None if admin is None else listen(admin)
+        supervisor = Supervisor(policy, audit, listeners, reader.of_connection)
         reloader = Reloader(supervisor, load, sockets, reader)
-    except OSError as error:
+        administration = (
+            None
+            if admin_listener is None
+            else Administration(
+                supervisor, reloader, audit, admin_listener, functools.partial(_drift, load), policy_path
+            )
+        )
+    except (OSError, ListenError) as error:
         for listener in listeners:
             listener.close()
         say("serve", error)
@@ -98,6 +167,8 @@ def _serve(policy: Policy, audit: int, sockets: Sockets, load: Callable[[], Poli
     finally:
         supervisor.end()
         reloader.close()
+        if administration is not None:
+            administration.close()
         os.close(signals)
     return 1 if supervisor.lost_records else 0
 
@@ -108,5 +179,7 @@ def _on_signal(fd: int, supervisor: Supervisor, reloader: Reloader) -> None:
         number = int.from_bytes(os.read(fd, 128)[:4], "little")
         if number in _STOP:
             supervisor.stop()
+        elif number == _REOPEN:
+            supervisor.reopen_audit()
         else:
             reloader.ask(lambda reloaded: None)  # what comes of it is told on standard error and in the audit
