@@ -187,7 +187,9 @@ class Reloader:
         if error:
             complain(f"the policy was not loaded again, {policy.digest} stays in force: {error}")
         else:
-            complain(f"serving by policy {policy.digest}: {len(policy.rules)} rules")
+            complain(
+                f"serving by policy {policy.digest}: {len(policy.rules)} rule{'s' * (len(policy.rules) != 1)}"
+            )
         wrong = {"error": error} if error else {}
         self._supervisor.note(
             "reload", good=not error, policy=policy.digest, rules=len(policy.rules), **wrong

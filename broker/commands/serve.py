@@ -176,8 +176,10 @@ def _serve(
     for layer in supervisor.missing:
         complain(f"the worker goes without the layer {layer.layer!r}, as --weak says: {layer.reason}")
     supervisor.watch(signals, lambda: _on_signal(signals, supervisor, reloader))
+    count = len(policy.rules)
     for listener in listeners:
-        complain(f"serving at {listener.path}: {len(policy.rules)} rules, policy {policy.digest}")
+        rules = f"{count} rule{'s' * (count != 1)}"
+        complain(f"serving at {listener.path}: {rules}, policy {policy.digest}")
     try:
         supervisor.run()
     finally:

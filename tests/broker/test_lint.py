@@ -265,7 +265,7 @@ def test_check_fails_for_a_finding_until_it_is_accepted(place: Path) -> None:
     ran = check(written(place, [f"{wide}, accept: [wide-path]"]))
     assert ran.returncode == 0
     assert ran.stdout.startswith("30-site.yaml:3: accepted: wide-path: rule 30-site/wide: ")
-    assert ran.stdout.splitlines()[-1].startswith("good: 1 rules in 1 file")
+    assert ran.stdout.splitlines()[-1].startswith("good: 1 rule in 1 file")
 
 
 def test_check_shows_notes_when_they_are_wanted(place: Path) -> None:
