@@ -11,7 +11,6 @@ import os
 import signal
 import socket
 import sys
-import traceback
 from typing import TYPE_CHECKING, NoReturn
 
 from broker.introduction import READY
@@ -65,6 +64,8 @@ def run_worker(
 
 def _load_what_tells_of_mistakes() -> None:
     """Python loads some of it when it is needed first: too late for who can open no file any more."""
+    import traceback  # in the worker alone: who starts a program does not wait for it
+
     try:
         raise RuntimeError
     except RuntimeError:

@@ -191,6 +191,40 @@ def test_path_is_compared_with_what_is_there(place: Path) -> None:
     assert codes(denying(place / "directory", ", type: file")) == []
 
 
+GIVEN = 'clients: [any], allow: read, paths: ["{place}/**"]'
+BOTH = '["{place}/directory", "{place}/directory/**"]'
+
+
+@pytest.mark.parametrize(
+    ("rules", "found"),
+    [
+        (f"{GIVEN}, except_paths: ['{{place}}/directory']", True),
+        (f"{GIVEN}, except_paths: {BOTH}", False),
+        (f"{GIVEN}, except_paths: ['{{place}}/file']", False),
+        ("clients: [any], allow: read, paths: ['{place}/*'], except_paths: ['{place}/directory']", False),
+        (f"{GIVEN} | deny: all, paths: ['{{place}}/directory']", True),
+        (f"{GIVEN} | deny: all, paths: {BOTH}", False),
+        (f"{GIVEN} | deny: all, paths: '{{place}}/directory' | deny: all, paths: '{{place}}/d*/**'", False),
+        (
+            f"{GIVEN} | deny: all, paths: '{{place}}/directory' "
+            "| deny: all, clients: [{{user: root}}], paths: '{place}/d*/**'",
+            True,
+        ),
+        (f"{GIVEN} | deny: all, type: file, paths: ['{{place}}/directory']", False),
+        ("deny: all, paths: ['{place}/directory']", False),
+    ],
+)
+def test_directory_that_is_denied_alone_is_told_where_its_content_is_given(
+    place: Path, rules: str, found: bool
+) -> None:
+    (place / "directory").mkdir()
+    (place / "file").write_text("x")
+    numbered = [
+        f"name: r{number}, {rule}" for number, rule in enumerate(rules.format(place=place).split(" | "))
+    ]
+    assert ("directory-alone" in codes(*numbered)) is found
+
+
 def test_what_nobody_is_given_is_found(place: Path) -> None:
     assert codes("clients: [any], allow: read, type: [file, directory], paths: [/etc]") == ["never-given"]
     assert "never-given" in codes(
