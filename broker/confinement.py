@@ -67,7 +67,7 @@ def confine(policy: Policy, setting: Setting, machine: Machine) -> tuple[Confine
     identity = _identity(setting, _slow_place(reach, slow), held)
     uid = os.geteuid() if identity.uid is None else identity.uid
     gid = os.getegid() if identity.gid is None else identity.gid
-    may_set_groups = bool(prctl.cap_effective.setgid)
+    may_set_groups = bool(prctl.cap_effective.setgid) and _may_set_groups()
     groups = frozenset((gid,)) if may_set_groups else frozenset((gid, *os.getgroups()))
     needs = Needs(reach, uid, groups, lambda path: None if lies_on(path, slow) else look(path))
     has = {number for number in needs.capabilities if getattr(prctl.cap_permitted, _short(number))}
@@ -90,7 +90,7 @@ def confine(policy: Policy, setting: Setting, machine: Machine) -> tuple[Confine
     _limit_resources(identity.uid is not None)
     domain = None if LANDLOCK in setting.without else worker_domain.build(reach, policy.needs_devices)
     program = None if SECCOMP in setting.without else worker_filter.build()
-    privileges.reduce(identity.uid, identity.gid, needs.groups.keys() if may_set_groups else (), has)
+    privileges.reduce(identity.uid, identity.gid, needs.groups.keys() if may_set_groups else None, has)
     syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)  # a change of uid may have made it so again
     if domain is not None:
         domain.restrict()
@@ -128,13 +128,15 @@ def _identity(setting: Setting, slow: str, held: list[object]) -> _Identity:
     if setting.account is not None:
         with contextlib.suppress(identities.IdentityError):
             found = identities.lookup(setting.account)
-            if found.uid:
+            if found.uid and _are_mapped(found.uid, found.gid):
                 return _Identity(found.uid, found.gid, f"the account {setting.account}")
     try:
         free = identities.unused_uid()
     except identities.IdentityError as error:
         return _Identity(None, None, str(error))
     held.append(free)
+    if not _are_mapped(free.uid, free.gid):
+        return _Identity(None, None, "no uid that nobody uses has a number in this user namespace")
     return _Identity(free.uid, free.gid, "unused by anybody else")
 
 
@@ -156,3 +158,23 @@ def _limit_resources(has_own_uid: bool) -> None:
         stat.S_ISREG(os.fstat(fd).st_mode) for fd in (1, 2)
     ):  # what it says of itself may go to a file
         resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+
+
+def _are_mapped(uid: int, gid: int) -> bool:
+    """Whether both have a number in this process's user namespace; user_namespaces(7)."""
+    return _is_in_map("/proc/self/uid_map", uid) and _is_in_map("/proc/self/gid_map", gid)
+
+
+def _is_in_map(path: str, number: int) -> bool:
+    with open(path) as file:
+        ranges = [[int(word) for word in line.split()] for line in file]
+    return any(first <= number < first + count for first, _, count in ranges)
+
+
+def _may_set_groups() -> bool:
+    """Whether setgroups(2) is allowed in this user namespace."""
+    try:
+        with open("/proc/self/setgroups") as file:
+            return file.read().strip() == "allow"
+    except FileNotFoundError:  # before Linux 3.19 nobody forbade it
+        return True

@@ -78,10 +78,12 @@ def change_ids(uid: int | None, gid: int | None) -> None:
     syscalls.prctl(_PR_SET_NO_NEW_PRIVS, 1)
 
 
-def reduce(uid: int | None, gid: int | None, groups: Collection[int], capabilities: Collection[int]) -> None:
+def reduce(
+    uid: int | None, gid: int | None, groups: Collection[int] | None, capabilities: Collection[int]
+) -> None:
     """Become `uid` and `gid` with these groups and capabilities, and nothing else; None for both keeps the ids.
 
-    Groups change only where CAP_SETGID is there; `capabilities` are numbers of linux/capability.h, which the caller
+    Groups change only where CAP_SETGID is there, and not for None; `capabilities` are numbers of linux/capability.h, which the caller
     must have. No program that is run later gets any of them. Raises PrivilegeError, as drop().
     """
     may_limit_exec = bool(prctl.cap_effective.setpcap)
@@ -92,7 +94,7 @@ def reduce(uid: int | None, gid: int | None, groups: Collection[int], capabiliti
         else:
             prctl.set_keepcaps(1)
         syscalls.prctl(syscalls.PR_CAP_AMBIENT, syscalls.PR_CAP_AMBIENT_CLEAR_ALL)
-        if may_set_groups:
+        if may_set_groups and groups is not None:
             os.setgroups(sorted(groups))
         if uid is not None and gid is not None:
             os.setresgid(gid, gid, gid)
