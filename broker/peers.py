@@ -11,9 +11,9 @@ import pwd
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
-from broker.commands.common import Unusable
 from broker.identity import Accounts, IdentityReader
 from broker.process import Process, known_exe, lives, process_behind
+from broker.unusable import Unusable
 from policy import DEFAULT_SOCKET, Peer, Policy
 
 _LAST_ID = 2**32 - 2

@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import Any, BinaryIO, NamedTuple
 
-from broker.commands.common import Unusable
 from broker.identity import Accounts, IdentityReader
 from broker.limits import RECORD_BYTES
 from broker.peers import user_name
+from broker.unusable import Unusable
 from policy import DEFAULT_SOCKET, FileType, Object, Peer, Policy, Request, Rights, parse_rights
 from policy.devices import DEVICE_TYPES, Device
 from policy.replaying import Facts

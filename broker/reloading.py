@@ -15,10 +15,10 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
-from broker.commands.common import Unusable
 from broker.identity import Accounts, IdentityReader
 from broker.listeners import Listener, ListenError, default_declaration, is_like, listen
 from broker.supervisor import Supervisor, complain
+from broker.unusable import Unusable
 from policy import Policy, SocketDeclaration
 
 

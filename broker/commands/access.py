@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable, Sequence
 
 from broker.commands.access_words import Report, as_json, as_text
-from broker.commands.common import Unusable, say
+from broker.commands.common import say
 from broker.commands.policies import policy_from
 from broker.devicefacts import DeviceFacts
 from broker.peers import PeerFinder
@@ -15,6 +15,7 @@ from broker.policyfiles import TIERS
 from broker.population import Somebody, everybody
 from broker.reaching import Reaching, Sheet
 from broker.survey import UNKNOWN, Seen, Survey, Unseen, nodes_below_dev
+from broker.unusable import Unusable
 from policy import ALLOW, FileType, PathPattern, Peer, Policy
 from policy.access import literals
 from policy.devices import DEVICE_TYPES, any_holds

@@ -3,8 +3,9 @@
 from collections import Counter
 from typing import Any
 
-from broker.commands.common import Unusable, printable_line
+from broker.commands.common import printable_line
 from broker.linting import Linted
+from broker.unusable import Unusable
 from policy.findings import CODES, NOTE, Finding
 from policy.problems import did_you_mean
 

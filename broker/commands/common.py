@@ -2,9 +2,9 @@
 
 import sys
 
+from broker.unusable import Unusable
 
-class Unusable(Exception):
-    """The command cannot start; the message says why and what to do."""
+__all__ = ["Unusable", "printable_line", "say"]
 
 
 def say(command: str, message: object) -> None:

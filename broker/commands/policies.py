@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from broker.audit import open_audit
-from broker.commands.common import Unusable, say
+from broker.commands.common import say
 from broker.policyfiles import NAMES, PolicyFiles, UnreadablePolicy, load_files, read_paths, read_tiers
+from broker.unusable import Unusable
 from policy import Policy, PolicyError, Problem
 from policy.keeping import kept
 

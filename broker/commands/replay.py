@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from broker.commands.audit_options import add_filters, chosen, times_words, who
-from broker.commands.common import Unusable, printable_line, say
+from broker.commands.common import printable_line, say
 from broker.commands.policies import policy_from
 from broker.policyfiles import TIERS
 from broker.recorded import Reading, Recall
 from broker.replaying import UNKNOWN, Group, Replay, Replayer
+from broker.unusable import Unusable
 from policy import Policy, rights_words
 
 # Groups that are shown; --json has all of them.

@@ -7,11 +7,12 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from broker.commands.audit_options import add_filters, chosen, times_words, who
-from broker.commands.common import Unusable, printable_line, say
+from broker.commands.common import printable_line, say
 from broker.commands.policies import policy_from
 from broker.policyfiles import TIERS
 from broker.recorded import Reading, Recall
 from broker.suggesting import LeftOut, Looker, Refusal, Suggestion, Suggestions, suggest
+from broker.unusable import Unusable
 from policy import rights_words
 
 _WIDTH = 116

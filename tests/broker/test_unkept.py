@@ -9,8 +9,8 @@ import pytest
 from support import EVERYBODY, FDBROKER, SECONDS, TREE, Broker, policy
 
 import sandboxed
-from broker.commands.common import Unusable
 from broker.commands.policies import policy_from, policy_to_serve, servable
+from broker.unusable import Unusable
 from policy import Request, Rights
 from policy.keeping import refusals
 from tests.broker.test_explain import PeerFinder, explained
