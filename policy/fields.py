@@ -128,9 +128,9 @@ def word(words: Mapping[str, Value]) -> Field[Value]:
 
 
 def mapping(
-    fields: Mapping[str, Field[Any]], later: frozenset[str], node: Node, what: str, report: FileReport
+    fields: Mapping[str, Field[Any]], node: Node, what: str, report: FileReport
 ) -> dict[str, Any] | None:
-    """Read a mapping with `fields`; keys in `later` belong to the language, but not to this version of it.
+    """Read a mapping with `fields`.
 
     Returns a value for each key that was there, None for those with a problem; None when it is no mapping.
     """
@@ -147,19 +147,16 @@ def mapping(
     for key, value in node.entries:
         field = fields.get(key.text)
         if field is None:
-            unknown_key(key, fields, later, report)
+            unknown_key(key, fields, report)
         else:
             values[key.text] = field(value, key.text, report)
     return values
 
 
-def unknown_key(key: Scalar, known: Mapping[str, object], later: frozenset[str], report: FileReport) -> None:
-    """Tell what is wrong with a key that is none of `known`."""
-    if key.text in later:
-        report.at(key, f"{key.text!r} is not available in this version")
-    else:
-        near = did_you_mean([*known, *sorted(later)], key.text)
-        report.at(key, f"unknown key {shown(key.text)}, expected one of {', '.join(known)}{near}")
+def unknown_key(key: Scalar, known: Mapping[str, object], report: FileReport) -> None:
+    """Tell that a key is none of `known`."""
+    near = did_you_mean(known, key.text)
+    report.at(key, f"unknown key {shown(key.text)}, expected one of {', '.join(known)}{near}")
 
 
 @described(lambda shapes: shapes.text(_NAME, "Letters, digits, `.`, `_` and `-`, at most 64."))

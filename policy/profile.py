@@ -107,7 +107,7 @@ def _read_section(section: Section, values: dict[str, Any], report: FileReport) 
     elif key.text in _OF_A_POLICY:
         report.at(key, f"{key.text!r} belongs to a policy, and this is a profile: give it with --policy")
     else:
-        fields.unknown_key(key, _FIELDS, frozenset(), report)
+        fields.unknown_key(key, _FIELDS, report)
 
 
 def _node(section: Section) -> Node:
@@ -180,7 +180,7 @@ def _set(node: Node, what: str, report: FileReport) -> tuple[tuple[Scalar, str],
 
 
 def _limits(node: Node, what: str, report: FileReport) -> dict[str, int | None] | None:
-    return fields.mapping(_LIMITS, frozenset(), node, what, report)
+    return fields.mapping(_LIMITS, node, what, report)
 
 
 # First components that no path of a profile may have.

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import fields
 from .clients import DEFAULT_SOCKET, Peer
+from .declarations import Named
 from .described import about, described
 from .devices import DEVICE_TYPES, SEAT_PROPERTY, Device
 from .nodes import Mapping as MappingNode
@@ -20,7 +21,6 @@ from .nodes import Node, Scalar, Sequence
 from .paths import shape_fault
 from .problems import FileReport, shown
 from .rules import Object
-from .schema import Named
 from .words import FileType
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ _Facts = dict[str, str]
 @described(lambda shapes: shapes.mapping(_CLIENT))
 def read_client(node: Node, what: str, report: FileReport) -> tuple[Peer, Named | None] | None:
     """Read who asks; the name is that of the socket, and stands where it was said."""
-    values = fields.mapping(_CLIENT, frozenset(), node, what, report)
+    values = fields.mapping(_CLIENT, node, what, report)
     if not values or None in values.values():
         return None
     user, names, numbers = values.get("user"), values.get("groups"), values.get("gids")
@@ -76,7 +76,7 @@ def _owners(owners: tuple[str | int, ...]) -> tuple[frozenset[str] | None, froze
 @described(lambda shapes: shapes.mapping(_OBJECT, required=("path", "type")))
 def read_object(node: Node, what: str, report: FileReport) -> tuple[Object, str] | None:
     """Read what the path leads to, and the path that is asked for."""
-    values = fields.mapping(_OBJECT, frozenset(), node, what, report)
+    values = fields.mapping(_OBJECT, node, what, report)
     if not values:
         return None
     missing = [key for key in ("path", "type") if key not in values]
