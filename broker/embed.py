@@ -16,7 +16,7 @@ import socket
 import sys
 from collections.abc import Collection, Iterable
 
-from broker.commands.common import say
+from broker.commands.common import audit_file, say
 from broker.commands.policies import audit_to, policy_to_serve, servable
 from broker.connections import made_inside, make_inside
 from broker.embedded import EmbeddedBroker
@@ -72,7 +72,7 @@ def embed(
     _check(net, weak, ro, rw)
     loaded = servable(policy) if isinstance(policy, Policy) else policy_to_serve(os.fspath(policy))
     trusted = [*own_trees(), *([] if isinstance(policy, Policy) else [os.fspath(policy)])]
-    trusted += [path for path in (audit, _own_program()) if path not in (None, "-")]
+    trusted += [path for path in (audit_file(audit), _own_program()) if path is not None]
     writable = [os.path.abspath(path) for path in rw]
     home = None if work is None else os.path.abspath(work)
     seen = [os.path.abspath(path) for path in ro]
@@ -120,7 +120,7 @@ def _own_program() -> str | None:
 def _split(policy: Policy, audit_path: str | None, sandbox: Sandbox, weak: Collection[str]) -> Client:
     with contextlib.ExitStack() as stack:
         audit = audit_to(audit_path, standard=2)
-        stack.callback(os.close, audit)
+        stack.callback(audit.close)
         courier, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         stack.enter_context(courier)
         stack.enter_context(theirs)
@@ -135,7 +135,7 @@ def _split(policy: Policy, audit_path: str | None, sandbox: Sandbox, weak: Colle
             stack.pop_all()  # all that is the other half's to end
             signals.close()
             courier.close()
-            os.close(audit)
+            audit.close()
             os.environ.update(HOME=sandbox.home, TMPDIR=sandbox.temporary)
             return Client(socket.socket(fileno=theirs.detach()))
         stack.enter_context(child)

@@ -9,7 +9,7 @@ import os
 import socket
 from types import TracebackType
 
-from broker.audit import AuditLog
+from broker.audit import AuditLog, Sink
 from broker.identity import Accounts, IdentityReader
 from broker.supervisor import Supervisor, WorkerDied, complain
 from policy import Policy
@@ -22,8 +22,8 @@ from sandboxed.signals import Signals
 class EmbeddedBroker:
     """A broker for one child. Call serve() when the child runs."""
 
-    def __init__(self, policy: Policy, audit: int) -> None:
-        """Start the worker; `audit` is an fd for the records, which stays the caller's."""
+    def __init__(self, policy: Policy, audit: Sink) -> None:
+        """Start the worker; `audit` is where the records go, which stays the caller's."""
         self._reader = IdentityReader(Accounts(policy))
         self._supervisor = Supervisor(policy, AuditLog(audit, complain))
 

@@ -66,6 +66,12 @@ AUDIT_GATHER_SECONDS = 0.002
 # Seconds until a failed write of the audit is tried again.
 AUDIT_RETRY_SECONDS = 0.5
 
+# Seconds at most until it is tried again when only its reader is behind: a pipe's, or the journal.
+AUDIT_ROOM_SECONDS = 0.05
+
+# Bytes of records that wait for such a reader where the audit is best-effort; more are lost, and counted.
+AUDIT_KEPT_BYTES = 256 * 1024
+
 # Characters of an object's other names in a record: forty links could make more than a record holds.
 NAMES_SHOWN = 4_096
 
@@ -74,6 +80,9 @@ GROUPS_SHOWN = 32
 
 # Bytes of one audit record. A worker that sends more is broken or taken over.
 RECORD_BYTES = 512 * 1024
+
+# Fields of one entry of the journal; journald takes 1,024. Only a worker that is broken or taken over makes so many.
+JOURNAL_FIELDS = 200
 
 # Refusals written one by one for a uid, at once and per second after that; the rest is counted in the
 # next record. A program that asks in a loop must not fill the disk.

@@ -24,6 +24,7 @@ COMMANDS = {
     "diff": ("broker.commands.diff", "tell what a policy change grants and takes away"),
     "replay": ("broker.commands.replay", "tell which recorded decisions another policy would change"),
     "suggest": ("broker.commands.suggest", "write rules for what was refused, for you to review"),
+    "log": ("broker.commands.log", "show the records of an audit that one asks for"),
     "cat": ("broker.commands.cat", "show the policy in force, and what masks what"),
 }
 

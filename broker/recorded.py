@@ -4,16 +4,12 @@ The file may be anybody's: each line is read by itself and checked; one that is 
 Nothing that is read is trusted to be short, printable, or a path.
 """
 
-import json
-import sys
 from collections.abc import Iterator
-from datetime import datetime
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
+from broker.auditlines import lines_of, moment_of, record_of
 from broker.identity import Accounts, IdentityReader
-from broker.limits import RECORD_BYTES
 from broker.peers import user_name
-from broker.unusable import Unusable
 from policy import DEFAULT_SOCKET, FileType, Object, Peer, Policy, Request, Rights, parse_rights
 from policy.devices import DEVICE_TYPES, Device
 from policy.replaying import Facts
@@ -93,23 +89,15 @@ class Reading:
         """The numbers of the first of those."""
         self.unwritten = 0
         """Refusals that the audit says were counted and not written."""
+        self.lost = 0
+        """Records that the audit says are missing, because it could not be written."""
 
     def __iter__(self) -> Iterator[Decision]:
         """Yield the decisions. Raises Unusable where the file cannot be read."""
-        try:
-            if self._name == "-":
-                yield from self._decisions(sys.stdin.buffer)
-            else:
-                with open(self._name, "rb") as file:
-                    yield from self._decisions(file)
-        except OSError as error:
-            raise Unusable(f"the audit {self._name} cannot be read: {error.strerror}") from None
-
-    def _decisions(self, file: BinaryIO) -> Iterator[Decision]:
-        for number, line in enumerate(_lines(file), 1):
+        for number, line in lines_of(self._name):
             if not line.strip():
                 continue
-            record = _record(line)
+            record = record_of(line)
             decision = None if record is None else decision_of(number, record)
             if decision is not None:
                 self.decisions += 1
@@ -119,6 +107,8 @@ class Reading:
                 count = record.get("count")
                 if record.get("event") == "refusals-not-written" and type(count) is int:
                     self.unwritten += count
+                if record.get("event") == "records-lost" and type(count) is int:
+                    self.lost += count
             else:
                 self.broken += 1
                 self.places += [number] if len(self.places) < _PLACES else []
@@ -134,23 +124,9 @@ class Reading:
             )
         if self.unwritten:
             told.append(f"{self.unwritten} refusals were counted in the audit and not written")
+        if self.lost:
+            told.append(f"{self.lost} records were lost while the audit could not be written")
         return told
-
-
-def _lines(file: BinaryIO) -> Iterator[bytes]:
-    """The lines; of one that is longer than any record a piece that is none."""
-    while line := file.readline(2 * RECORD_BYTES):
-        yield line
-        while line and not line.endswith(b"\n") and len(line) == 2 * RECORD_BYTES:
-            line = file.readline(2 * RECORD_BYTES)
-
-
-def _record(line: bytes) -> dict[str, Any] | None:
-    try:
-        record = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-    return record if isinstance(record, dict) and isinstance(record.get("event"), str) else None
 
 
 def decision_of(line: int, record: dict[str, Any]) -> Decision | None:
@@ -173,7 +149,7 @@ def _checked(line: int, record: dict[str, Any]) -> Decision:
     unit, exe, label = (_maybe(str, peer.get(key)) for key in ("unit", "exe", "label"))
     return Decision(
         line,
-        _moment(record.get("time")),
+        moment_of(record.get("time")),
         verdict,
         _of(str, record["path"]),
         _rights(record["access"]),
@@ -217,14 +193,6 @@ def _rights(words: Any) -> Rights:
 def _number(text: str) -> tuple[int, int]:
     major, minor = text.split(":")
     return int(major), int(minor)
-
-
-def _moment(text: Any) -> float | None:
-    try:
-        moment = datetime.fromisoformat(_of(str, text))
-        return None if moment.tzinfo is None else moment.timestamp()
-    except (TypeError, ValueError, OverflowError):
-        return None
 
 
 class Recall:

@@ -13,7 +13,6 @@ import contextlib
 import errno
 import functools
 import gc
-import json
 import os
 import select
 import socket
@@ -28,7 +27,6 @@ from broker.introduction import AUDIT_FAILS, AUDIT_WORKS, DONE, FINISH, Introduc
 from broker.limits import (
     ACCEPT_BURST,
     AUDIT_GATHER_SECONDS,
-    AUDIT_RETRY_SECONDS,
     HANDOVER_SECONDS,
     RESTART_FORGET_SECONDS,
     RESTART_MOST_SECONDS,
@@ -143,18 +141,20 @@ class Supervisor:
 
     def _timeout(self) -> float | None:
         if self._audit.blocked:
-            return AUDIT_RETRY_SECONDS
+            return self._audit.retry_seconds()
         if self._waiting:
             return 0.01
         if not self._audit_watched:
             return AUDIT_GATHER_SECONDS
-        due = [moment for moment in (self._deadline, self._restart_at) if moment is not None]
-        return max(0.0, min(due) - self._clock()) if due else None
+        due = [moment - self._clock() for moment in (self._deadline, self._restart_at) if moment is not None]
+        if self._audit.pending:
+            due.append(self._audit.retry_seconds())
+        return max(0.0, min(due)) if due else None
 
     def _on_time(self) -> None:
         if self._waiting:
             self._send_waiting()
-        if self._audit.blocked:
+        if self._audit.pending:
             self._audit.flush()
         self._tell_workers()
         if not self._audit.blocked and not self._audit_watched and self._clock() >= self._next_write:
@@ -315,8 +315,7 @@ class Supervisor:
             if fd in self._handlers:
                 self.unwatch(fd)
         status = worker.wait()
-        while not self._audit.blocked and self._audit.take(worker.records):
-            pass
+        self._drain(worker.records)  # all of it, also what cannot be written yet: the pipe is its bound
         self._audit.forget(worker.records)
         worker.close()
         return status
@@ -416,7 +415,11 @@ class Supervisor:
 
     def note(self, event: str, **fields: object) -> None:
         """Write an audit record of the supervisor's own."""
-        self._audit.note(json.dumps({"event": event, **fields}, separators=(",", ":")).encode("ascii"))
+        self._audit.note(event, **fields)
+
+    def reopen_audit(self) -> None:
+        """Go on in the file that has the audit's name now."""
+        self._audit.reopen()
 
     def _records_waiting(self, worker: Worker) -> None:
         """Write what came; then let more gather, so that a busy worker costs few wake-ups."""
@@ -452,9 +455,7 @@ class Supervisor:
             self._starting.kill()
         for worker in self._workers():
             self._end_worker(worker)
-        self.lost_records = self._audit.blocked
-        if self.lost_records:
-            complain("the last audit records could not be written")
+        self.lost_records = not self._audit.finish(_END_SECONDS)
         for number in self._clients.numbers():
             kept = self._clients.numbered(number)
             if kept is not None:
@@ -482,6 +483,6 @@ class Supervisor:
         while time.monotonic() < deadline:
             if ended.poll(100) and not self._audit.take(records):
                 return True
-            if self._audit.blocked:
+            if self._audit.pending:
                 self._audit.flush()
         return False

@@ -29,8 +29,13 @@ def start_broker(place: Path) -> Iterator[Callable[..., Broker]]:
     """Starts brokers, and checks each for leaks at the end."""
     brokers: list[Broker] = []
 
-    def start(policy: str, program: Sequence[str] = FDBROKER, same_processes: bool = True) -> Broker:
-        broker = Broker(place, policy, program)
+    def start(
+        policy: str,
+        program: Sequence[str] = FDBROKER,
+        options: Sequence[str] = (),
+        same_processes: bool = True,
+    ) -> Broker:
+        broker = Broker(place, policy, program, options)
         broker.same_processes = same_processes
         brokers.append(broker)
         return broker

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from audit_schema import faults_of
 
 import sandboxed
 
@@ -66,10 +67,13 @@ def children_of(pid: int) -> list[int]:
 class Broker:
     """A broker that runs: `fdbroker serve` as its users start it."""
 
-    def __init__(self, place: Path, policy: str, program: Sequence[str] = FDBROKER) -> None:
-        """Start it in `place`; `program` stands for the command `fdbroker`."""
+    def __init__(
+        self, place: Path, policy: str, program: Sequence[str] = FDBROKER, options: Sequence[str] = ()
+    ) -> None:
+        """Start it in `place`; `program` stands for the command `fdbroker`, `options` are more for `serve`."""
         self.socket = str(place / "broker.sock")
         self.audit = place / "audit.jsonl"
+        self._checked = 0  # records that were held against the schema
         self.policy = place / "test.yaml"
         self.policy.write_text(policy)
         self.process = subprocess.Popen(
@@ -82,6 +86,7 @@ class Broker:
                 self.socket,
                 "--audit",
                 str(self.audit),
+                *options,
             ],
             cwd=TREE,
             stderr=subprocess.PIPE,
@@ -133,6 +138,9 @@ class Broker:
         text = self.audit.read_text()
         lines = text[: text.rfind("\n") + 1].splitlines()  # the last may still be on its way
         records = [json.loads(line) for line in lines]
+        for record in records[self._checked :]:
+            assert faults_of(record) == [], record
+        self._checked = len(records)
         return [one for one in records if all(one.get(name) == value for name, value in wanted.items())]
 
     def assert_unharmed(self) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from broker.peers import user_name, user_number
 from broker.recorded import Decision, Reading
 from broker.unusable import Unusable
-from policy import PatternError, parse_pattern
+from policy import PathPattern, PatternError, parse_pattern
 from policy.moments import MomentError, moment_text, parse_moment
 from policy.paths import split
 
@@ -44,27 +44,34 @@ def _filters(options: argparse.Namespace) -> Iterator[Callable[[Decision], bool]
         uid = user_number(options.user)
         yield lambda decision: decision.uid == uid
     if options.path is not None:
-        try:
-            pattern = parse_pattern(options.path)
-        except PatternError as error:
-            raise Unusable(f"--path {options.path!r}: {error}") from None
-        if pattern.variables:
-            raise Unusable(f"--path {options.path!r}: a variable stands for nothing here")
+        pattern = path_pattern(options.path)
         yield lambda decision: pattern.matches(split(decision.path))
     if options.since is not None:
-        since = _moment(options.since)
+        since = moment("--since", options.since)
         # One of which the time is not known is not left out: better one too many to look at.
         yield lambda decision: decision.time is None or decision.time >= since
 
 
-def _moment(text: str) -> float:
+def path_pattern(text: str) -> PathPattern:
+    """The pattern that was given with --path. Raises Unusable."""
+    try:
+        pattern = parse_pattern(text)
+    except PatternError as error:
+        raise Unusable(f"--path {text!r}: {error}") from None
+    if pattern.variables:
+        raise Unusable(f"--path {text!r}: a variable stands for nothing here")
+    return pattern
+
+
+def moment(option: str, text: str) -> float:
+    """The moment that was given with `option`, in seconds since 1970. Raises Unusable."""
     ago = _AGO.fullmatch(text)
     if ago is not None:
         return time.time() - int(ago[1]) * _SECONDS[ago[2]]
     try:
         return parse_moment(text)
     except MomentError as error:
-        raise Unusable(f"--since {text!r}: {error}; or 30m, 12h, 7d ago") from None
+        raise Unusable(f"{option} {text!r}: {error}; or 30m, 12h, 7d ago") from None
 
 
 def who(decision: Decision) -> str:

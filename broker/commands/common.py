@@ -1,10 +1,8 @@
-"""What every subcommand shares: telling the user what is wrong."""
+"""What subcommands share: telling the user what is wrong, and the word for where an audit goes."""
 
 import sys
 
-from broker.unusable import Unusable
-
-__all__ = ["Unusable", "printable_line", "say"]
+from broker.unusable import Unusable as Unusable
 
 
 def say(command: str, message: object) -> None:
@@ -13,6 +11,18 @@ def say(command: str, message: object) -> None:
         print(f"{f'fdbroker {command}'.rstrip()}: {message}", file=sys.stderr, flush=True)
 
 
+def is_journal(word: str | None) -> bool:
+    """Whether the audit goes to systemd's journal. A file of that name is ./journal."""
+    return word is not None and word.partition(":")[0] == "journal"
+
+
+def audit_file(word: str | None) -> str | None:
+    """The file that the audit goes to, where it goes to one."""
+    return None if word == "-" or is_journal(word) else word
+
+
 def printable_line(line: str) -> str:
     """`line` without what a terminal would obey or cannot show, as escape sequences and line ends."""
+    if line.isprintable():
+        return line
     return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in line)

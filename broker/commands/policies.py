@@ -5,8 +5,9 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from broker.audit import open_audit
-from broker.commands.common import say
+from broker.audit import Sink
+from broker.audit_files import FileSink, open_audit
+from broker.commands.common import is_journal, say
 from broker.policyfiles import NAMES, PolicyFiles, UnreadablePolicy, load_files, read_paths, read_tiers
 from broker.unusable import Unusable
 from policy import Policy, PolicyError, Problem
@@ -101,13 +102,19 @@ def profile_from(name: str) -> "Profile":
         raise _mistaken("profile has mistakes", error) from None
 
 
-def audit_to(path: str | None, standard: int) -> int:
-    """An fd for the audit: the file `path`, `standard` for "-", nowhere for None. Raises Unusable."""
+def audit_to(word: str | None, standard: int) -> Sink:
+    """Where the audit goes: a file, the journal, `standard` for "-", nowhere for None. Raises Unusable."""
     try:
-        if path is None:
-            return os.open("/dev/null", os.O_WRONLY | os.O_CLOEXEC)
-        if path == "-":
-            return os.dup(standard)
-        return open_audit(path)
+        if word is None:
+            return FileSink(os.open("/dev/null", os.O_WRONLY | os.O_CLOEXEC))
+        if word == "-":
+            return FileSink(os.dup(standard))
+        if is_journal(word):
+            from broker.journal import JournalSink  # only those who want the journal pay for it
+
+            return JournalSink(word.partition(":")[2])
+        path = os.path.abspath(word)
+        return FileSink(open_audit(path), path)
     except OSError as error:
-        raise Unusable(f"the audit file {path} cannot be opened: {error.strerror}") from error
+        what = "journal" if is_journal(word) else f"file {word}"
+        raise Unusable(f"the audit {what} cannot be opened: {error.strerror}") from error

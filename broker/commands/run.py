@@ -11,7 +11,7 @@ import socket
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from broker.commands.common import say
+from broker.commands.common import audit_file, say
 from broker.commands.run_options import OWN_TROUBLE, Options, environment_of, parse, sandbox_of, socket_of
 from broker.connections import made_inside, make_inside
 from broker.installation import own_trees, refuse_writable
@@ -76,7 +76,7 @@ def _profile(name: str | None) -> "Profile | None":
 
 def _trusted(options: Options) -> list[str]:
     """What is read again at the next start. An audit that is not there yet will be."""
-    named = [options.policy or socket_of(options), options.audit if options.audit != "-" else None]
+    named = [options.policy or socket_of(options), audit_file(options.audit)]
     if options.profile is not None:
         from broker.profiles import place_of  # it was read by then
 
@@ -124,7 +124,7 @@ class _Run:
 
                 if not brokers:  # a second attempt, without a layer, has the first one's broker
                     audit = audit_to(options.audit, standard=2)
-                    stack.callback(os.close, audit)
+                    stack.callback(audit.close)
                     policy = policy_to_serve(policy_path)
                     brokers.append(stack.enter_context(EmbeddedBroker(policy, audit)))
 

@@ -73,8 +73,9 @@ def _add_broker(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument(
         "--audit",
-        metavar="FILE",
-        help="with --policy: append a JSON line for each decision to FILE (-: standard error)",
+        metavar="FILE|journal",
+        help="with --policy: append a JSON line for each decision to FILE (-: standard error), or send them to "
+        "systemd's journal",
     )
 
 

@@ -6,7 +6,7 @@ import os
 import signal
 from collections.abc import Callable, Sequence
 
-from broker.audit import AuditLog
+from broker.audit import MODES, REQUIRED, AuditLog
 from broker.commands.common import Unusable, say
 from broker.commands.policies import audit_to, policy_to_serve
 from broker.identity import Accounts, IdentityReader
@@ -20,7 +20,8 @@ from sandboxed.syscalls import signalfd
 
 _STOP = (signal.SIGTERM, signal.SIGINT)
 _RELOAD = signal.SIGHUP
-_HANDLED = (*_STOP, _RELOAD)
+_REOPEN = signal.SIGUSR1
+_HANDLED = (*_STOP, _RELOAD, _REOPEN)
 
 _EPILOG = """\
 The broker opens what its own user can open: start it as root, or as a user for that user's programs.
@@ -29,6 +30,7 @@ A rule that says more than this version keeps (a lease, say) is refused, unless 
 It ends on SIGTERM and SIGINT. On SIGHUP it reads its policy again, and serves by the new one when that is good as a
 whole: connections stay, no request is lost, and each is answered by one of the two. A policy with a mistake changes
 nothing, and is told on standard error and in the audit. A policy's files are never read because they changed.
+On SIGUSR1 it goes on in a new audit file: rename the old one before.
 
 exit status: 0 ended by a signal, 1 it failed or lost audit records, 2 it could not start
 """
@@ -37,6 +39,7 @@ exit status: 0 ended by a signal, 1 it failed or lost audit records, 2 it could 
 def main(arguments: Sequence[str]) -> int:
     """Serve until a signal ends it."""
     options = _parser().parse_args(arguments)
+    signal.pthread_sigmask(signal.SIG_BLOCK, (_REOPEN,))  # the log's rotation may come while it starts
     sockets = Sockets(options.socket)
     try:
         policy = policy_to_serve(options.policy)
@@ -45,7 +48,12 @@ def main(arguments: Sequence[str]) -> int:
     except (Unusable, ListenError) as error:
         say("serve", error)
         return 2
-    return _serve(policy, audit, sockets, lambda: policy_to_serve(options.policy))
+    return _serve(
+        policy,
+        AuditLog(audit, complain, options.audit_mode),
+        sockets,
+        lambda: policy_to_serve(options.policy),
+    )
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -68,20 +76,28 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--audit",
-        metavar="FILE",
+        metavar="FILE|journal",
         default="-",
-        help="append a JSON line for each decision to FILE (default: -, standard output)",
+        help="append a JSON line for each decision to FILE, or send them to systemd's journal (default: -, standard "
+        "output)",
+    )
+    parser.add_argument(
+        "--audit-mode",
+        choices=MODES,
+        default=REQUIRED,
+        help="while the audit cannot be written: refuse every open, or go on and count what is lost "
+        "(default: %(default)s)",
     )
     return parser
 
 
-def _serve(policy: Policy, audit: int, sockets: Sockets, load: Callable[[], Policy]) -> int:
+def _serve(policy: Policy, audit: AuditLog, sockets: Sockets, load: Callable[[], Policy]) -> int:
     signal.pthread_sigmask(signal.SIG_BLOCK, _HANDLED)
     listeners = list(sockets.listening.values())
     try:
         reader = IdentityReader(Accounts(policy))
         signals = signalfd(_HANDLED)
-        supervisor = Supervisor(policy, AuditLog(audit, complain), listeners, reader.of_connection)
+        supervisor = Supervisor(policy, audit, listeners, reader.of_connection)
         reloader = Reloader(supervisor, load, sockets, reader)
     except OSError as error:
         for listener in listeners:
@@ -106,5 +122,7 @@ def _on_signal(fd: int, supervisor: Supervisor, reloader: Reloader) -> None:
         number = int.from_bytes(os.read(fd, 128)[:4], "little")
         if number in _STOP:
             supervisor.stop()
+        elif number == _REOPEN:
+            supervisor.reopen_audit()
         else:
             reloader.ask(lambda reloaded: None)  # what comes of it is told on standard error and in the audit

@@ -15,6 +15,7 @@ from support import STRANGER, Broker, allow, as_uid, needs_root, policy, wait_un
 
 import sandboxed
 from broker.audit import AuditLog, audit_pipe
+from broker.audit_files import FileSink
 from broker.limits import PEERS, PLAN_BYTES, PLANS_BYTES, RECORD_BYTES, REFUSALS_BURST
 from broker.messages import OpenParameters
 from broker.opener import Opener
@@ -56,7 +57,7 @@ def test_record_that_is_too_long_is_replaced_and_its_rest_is_no_record() -> None
     reader, writer = audit_pipe()
     out, log_end = os.pipe()
     os.set_blocking(out, False)
-    log = AuditLog(log_end, complain=lambda message: None, clock=lambda: 0.0)
+    log = AuditLog(FileSink(log_end), complain=lambda message: None, clock=lambda: 0.0)
     try:
         left = memoryview(b'{"a":1}\n{"b":"' + b"x" * (2 * RECORD_BYTES) + b'","forged":1}\n{"c":2}\n')
         os.set_blocking(writer, False)
