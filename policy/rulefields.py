@@ -8,7 +8,7 @@ among terms is the subject of `termchecks`, what the names in a rule mean, that 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from . import fields, termchecks, termfields
+from . import devicefields, fields, pathfields, termchecks, termfields
 from .declarations import ClientDeclaration, ClientReference, DeviceReference, Named, RuleDeclaration
 from .described import about, described
 from .devices import DEVICE_TYPES, DeviceSelector
@@ -214,18 +214,20 @@ _CLIENT: Mapping[str, fields.Field[Any]] = {
     ),
     "exe": about(
         "The program that it runs; never alone where that gives something.",
-        fields.any_of(fields.literal_path),
+        fields.any_of(pathfields.literal_path),
     ),
     "label": about("What the kernel's security module says of it, whole.", fields.any_of(fields.line)),
 }
 
 _OWN_DEVICE_KEYS = ("device", "subsystem", "udev", "attrs", "seat")
 _SELECTORS: Mapping[str, fields.Field[Any]] = {
-    "device": about("Its number: `188:0`, or `188:*`.", fields.any_of(fields.device_number)),
-    "subsystem": about("The kernel's subsystem: `tty`, `hidraw`, `video4linux`.", fields.value_patterns),
-    "udev": about("udev's properties; all must hold: `{ID_VENDOR_ID: 0403}`.", fields.properties),
-    "attrs": about("sysfs attributes, all of one device: its own or one above it.", fields.attributes),
-    "seat": about("The seat that it belongs to: `seat0`.", fields.value_patterns),
+    "device": about("Its number: `188:0`, or `188:*`.", fields.any_of(devicefields.device_number)),
+    "subsystem": about(
+        "The kernel's subsystem: `tty`, `hidraw`, `video4linux`.", devicefields.value_patterns
+    ),
+    "udev": about("udev's properties; all must hold: `{ID_VENDOR_ID: 0403}`.", devicefields.properties),
+    "attrs": about("sysfs attributes, all of one device: its own or one above it.", devicefields.attributes),
+    "seat": about("The seat that it belongs to: `seat0`.", devicefields.value_patterns),
 }
 _DEVICE: Mapping[str, fields.Field[Any]] = {
     "type": about(
@@ -251,8 +253,8 @@ _RULE: Mapping[str, fields.Field[Any]] = {
         "What kind of object; if left out, `file` in an allow with paths, and anything in a deny.",
         fields.any_of(fields.word({kind.value: kind for kind in FileType})),
     ),
-    "paths": about("What it is for; quote patterns.", fields.any_of(fields.path_pattern)),
-    "except_paths": about("What it is not for.", fields.any_of(fields.path_pattern)),
+    "paths": about("What it is for; quote patterns.", fields.any_of(pathfields.path_pattern)),
+    "except_paths": about("What it is not for.", fields.any_of(pathfields.path_pattern)),
     "until": about("When it ends: a date, a time and a zone, `2026-12-01T18:00+01:00`.", fields.moment),
     **_SELECTORS,
     "devices": about(

@@ -8,7 +8,7 @@ names that lead from one declaration to another, possibly in another file, are f
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from . import fields, rulefields
+from . import fields, pathfields, rulefields
 from .clients import DEFAULT_SOCKET
 from .declarations import ClientDeclaration, Declarations, Named
 from .described import about, described
@@ -143,7 +143,7 @@ def _declared_name(key: Scalar, what: str, reserved: str, report: FileReport) ->
 
 
 _SOCKET: Mapping[str, fields.Field[Any]] = {
-    "path": about("Where the broker listens.", fields.socket_path),
+    "path": about("Where the broker listens.", pathfields.socket_path),
     "owner": about("Whose the socket is; the broker's own if left out.", fields.account),
     "group": about("The socket's group; the broker's own if left out.", fields.account),
     "mode": about("Who may connect, as octal permission bits: `0660`.", fields.mode),

@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from . import fields
+from . import devicefields, fields, pathfields
 from .clients import DEFAULT_SOCKET, Peer
 from .declarations import Named
 from .described import about, described
@@ -151,7 +151,7 @@ def _named(node: Node, what: str, report: FileReport) -> Named | None:
     return None if name is None else Named(name, report.position(node))
 
 
-@described(lambda shapes: shapes.path("^/", fields.NO_PATH))
+@described(lambda shapes: shapes.path("^/", pathfields.NO_PATH))
 def _path(node: Node, what: str, report: FileReport) -> str | None:
     """A path as a client or a walk has it, where no character means another."""
     found = fields.text(node, what, report)
@@ -164,7 +164,7 @@ def _path(node: Node, what: str, report: FileReport) -> str | None:
 
 @described(lambda shapes: shapes.text("[0-9]{1,4}:[0-9]{1,7}", "`MAJOR:MINOR` in decimal."))
 def _device_number(node: Node, what: str, report: FileReport) -> tuple[int, int] | None:
-    number = fields.device_number(node, what, report)
+    number = devicefields.device_number(node, what, report)
     if number is None:
         return None
     major, minor = number
@@ -176,14 +176,14 @@ def _device_number(node: Node, what: str, report: FileReport) -> tuple[int, int]
     return major, minor
 
 
-@described(lambda shapes: shapes.keyed(fields.UDEV_KEY, fields.text, least=0))
+@described(lambda shapes: shapes.keyed(devicefields.UDEV_KEY, fields.text, least=0))
 def _properties(node: Node, what: str, report: FileReport) -> _Facts | None:
     """udev's properties, perhaps none; their values are text and no patterns."""
-    return _facts(fields.UDEV_KEY, "the name of a udev property as ID_SERIAL_SHORT", node, what, report)
+    return _facts(devicefields.UDEV_KEY, "the name of a udev property as ID_SERIAL_SHORT", node, what, report)
 
 
 def _describe_attributes(shapes: "Shapes") -> "Shape":
-    one = shapes.keyed(fields.ATTRIBUTE, fields.text, least=0)
+    one = shapes.keyed(devicefields.ATTRIBUTE, fields.text, least=0)
     return {"anyOf": [one, {"type": "array", "items": one}]}
 
 
@@ -191,7 +191,7 @@ def _describe_attributes(shapes: "Shapes") -> "Shape":
 def _attributes(node: Node, what: str, report: FileReport) -> tuple[_Facts, ...] | None:
     """The attributes of the device and of each that is above it; a mapping alone is the device's own."""
     chain = [
-        _facts(fields.ATTRIBUTE, "the name of a sysfs attribute as idVendor", one, what, report)
+        _facts(devicefields.ATTRIBUTE, "the name of a sysfs attribute as idVendor", one, what, report)
         for one in (node.items if isinstance(node, Sequence) else [node])
     ]
     known = tuple(one for one in chain if one is not None)
