@@ -45,8 +45,6 @@ class Settled(NamedTuple):
     """Who gains something."""
     objects: tuple[str, ...] = ()
     """What they gain it of."""
-    looked_at: tuple[int, int] = (0, 0)
-    """How many users and objects were looked at."""
     example: Witness | None = None
     why: str = ""
     """Why it was not decided."""
@@ -125,7 +123,6 @@ class Machine:
         users: dict[str, None] = {}
         objects: dict[str, None] = {}
         example: Witness | None = None
-        asked_for: set[str] = set()
         people = [
             one for one in self._everybody(rule) if allow_admits(rule.clients, rule.except_clients, one.after)
         ]
@@ -133,7 +130,6 @@ class Machine:
         for somebody in people:
             for thing in self._things_of(rule, somebody.after):
                 path = thing.after.path
-                asked_for.add(path)
                 for rights in parts(int(gain.rights)):
                     left -= 1
                     if left < 0:
@@ -148,7 +144,6 @@ class Machine:
             bool(users),
             tuple(users),
             tuple(objects),
-            (len({one.name for one in people}), len(asked_for)),
             example,
         )
 

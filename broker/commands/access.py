@@ -15,6 +15,7 @@ from broker.policyfiles import TIERS
 from broker.population import Somebody, everybody
 from broker.reaching import Reaching, Sheet
 from broker.survey import UNKNOWN, Seen, Survey, Unseen, nodes_below_dev
+from broker.textlines import counted
 from broker.unusable import Unusable
 from policy import ALLOW, FileType, PathPattern, Peer, Policy
 from policy.access import literals
@@ -135,7 +136,7 @@ def _only(name: str, people: Iterable[Somebody], finder: PeerFinder) -> tuple[li
 
 
 def _about(options: argparse.Namespace, count: int) -> str:
-    parts = [f"{count} object{'' if count == 1 else 's'}"]
+    parts = [counted(count, "object")]
     if options.device is not None:
         parts.append(f"of device group {options.device}")
     if options.device is None and not options.path:
@@ -192,9 +193,8 @@ class _Choice:
                     self._found.setdefault(path, seen)
                     self.named.add(path)
         if undecided:
-            count = f"{undecided} node{'' if undecided == 1 else 's'}"
             self.unknown.append(
-                f"whether {count} below /dev belong to {name}: udev does not tell what they are"
+                f"whether {counted(undecided, 'node')} below /dev belong to {name}: udev does not tell what they are"
             )
 
     def add_everything(self) -> None:

@@ -19,10 +19,3 @@ def is_journal(word: str | None) -> bool:
 def audit_file(word: str | None) -> str | None:
     """The file that the audit goes to, where it goes to one."""
     return None if word == "-" or is_journal(word) else word
-
-
-def printable_line(line: str) -> str:
-    """`line` without what a terminal would obey or cannot show, as escape sequences and line ends."""
-    if line.isprintable():
-        return line
-    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in line)

@@ -9,6 +9,7 @@ from broker.audit import Sink
 from broker.audit_files import FileSink, open_audit
 from broker.commands.common import is_journal, say
 from broker.policyfiles import NAMES, PolicyFiles, UnreadablePolicy, load_files, read_paths, read_tiers
+from broker.textlines import counted
 from broker.unusable import Unusable
 from policy import Policy, PolicyError, Problem
 from policy.keeping import kept
@@ -87,7 +88,7 @@ def show_problems(problems: Sequence[Problem], as_json: bool) -> None:
         return
     for problem in problems:
         print(problem)
-    print(f"{len(problems)} mistake{'s' if len(problems) != 1 else ''} found", file=sys.stderr)
+    print(f"{counted(len(problems), 'mistake')} found", file=sys.stderr)
 
 
 def profile_from(name: str) -> "Profile":

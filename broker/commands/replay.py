@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from broker.commands.audit_options import add_filters, chosen, times_words, who
-from broker.commands.common import printable_line, say
+from broker.commands.common import say
 from broker.commands.policies import policy_from
 from broker.policyfiles import TIERS
 from broker.recorded import Reading, Recall
 from broker.replaying import UNKNOWN, Group, Replay, Replayer
+from broker.textlines import counted, printable_line
 from broker.unusable import Unusable
 from policy import Policy, rights_words
 
@@ -87,7 +88,7 @@ def _as_text(replay: Replay, reading: Reading, policy: Policy) -> str:
     changed = sum(one.times for one in replay.groups if one.change != UNKNOWN)
     unknown = sum(one.times for one in replay.groups if one.change == UNKNOWN)
     lines = [
-        f"{_counted(replay.decisions, 'decision')}: {changed} would change, {unknown} not known    "
+        f"{counted(replay.decisions, 'decision')}: {changed} would change, {unknown} not known    "
         f"policy {policy.digest}"
     ]
     lines += [_group_words(one) for one in replay.groups[:_SHOWN]]
@@ -110,10 +111,6 @@ def _group_words(group: Group) -> str:
         f"{group.change.upper():13}{group.times}x  {who(one)}: {asked}{optional} of {one.path}{leads}{checked}: "
         f"was {group.was}; would be {group.would}; {times_words(group.first, group.last)}"
     )
-
-
-def _counted(count: int, what: str) -> str:
-    return f"{count} {what}{'' if count == 1 else 's'}"
 
 
 def _as_json(replay: Replay, reading: Reading, policy: Policy) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """`fdbroker log`: which records it shows, and how; files that are rotated, compressed, broken or made to deceive."""
 
+import contextlib
 import gzip
 import json
 import os
@@ -388,7 +389,12 @@ def test_follower_tells_that_there_was_nothing(place: Path, following: Any) -> N
 
 
 def _files_of(pid: int) -> list[str]:
-    return [os.readlink(f"/proc/{pid}/fd/{name}") for name in os.listdir(f"/proc/{pid}/fd")]
+    """What is open in a process that may be starting: what it closes meanwhile is left out."""
+    files = []
+    for name in os.listdir(f"/proc/{pid}/fd"):
+        with contextlib.suppress(FileNotFoundError):
+            files.append(os.readlink(f"/proc/{pid}/fd/{name}"))
+    return files
 
 
 def test_follower_holds_no_more_of_an_endless_line_than_of_a_record(place: Path) -> None:
