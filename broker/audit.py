@@ -113,6 +113,8 @@ class AuditLog:
         self._notice = (0, b"")  # the last line that told of losses, and the first number in it
         self.observe: Callable[[list[bytes]], None] = _ignore
         """Is told of the records that were taken, as the worker wrote them."""
+        self.show: Callable[[bytes], None] | None = None
+        """Is shown each line, as it will be written."""
 
     @property
     def failing(self) -> bool:
@@ -147,6 +149,11 @@ class AuditLog:
     def forget(self, pipe: int) -> None:
         """`pipe` is at its end, and its number may be another's."""
         self._pipes.pop(pipe, None)
+
+    @property
+    def count(self) -> int:
+        """How many records there were."""
+        return self._number
 
     def note(self, event: str, **fields: object) -> None:
         """Write a record of the supervisor's own."""
@@ -215,7 +222,10 @@ class AuditLog:
             if self._first_lost:
                 self._unwritten += self._tell_losses()
             stamp = self._now()
-            self._unwritten += b"".join([self._line(record, stamp) for record in records])
+            lines = b"".join([self._line(record, stamp) for record in records])
+            self._unwritten += lines
+            if self.show is not None and lines:
+                self.show(lines)
         self.flush()
 
     def _wrote(self, count: int) -> None:

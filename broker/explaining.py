@@ -12,10 +12,10 @@ from broker.found import device_systems, hidden_name, never_given, object_of, ot
 from broker.outside import Outside, outside
 from broker.records import printable
 from broker.walk import MayBlock, Walked, Walker, WalkFailed, WalkRefused
-from policy import Object, Peer, Policy, Request, Rule, rights_words
+from policy import Object, Peer, Policy, Request, Verdict, rights_words
 from policy.devices import any_holds
 from policy.explain import Explanation, explain, literals_to_try
-from policy.keeping import given_rights
+from policy.keeping import given, given_rights
 from policy.paths import shape_fault
 from policy.words import with_implied
 
@@ -59,20 +59,35 @@ def explained(policy: Policy, request: Request, peer: Peer, now: float | None = 
     considered = policy.consider(request, peer, now)
     if sight.linked is not None and not sight.refusal:
         sight = sight._replace(refusal=hidden_name(sight.linked, considered))
-    explanation = explain(policy, request, peer, sight.object, now, sight.same)
-    lost = _lost(request, explanation.verdict.rule)
-    if explanation.verdict.allowed and lost:
+    explanation = _explanation(policy, request, peer, sight, now)
+    lost = _lost(int(request.needed), explanation.verdict)
+    if lost:
         sight = sight._replace(refusal=f"this version cannot give {', '.join(lost)}")
     if not explanation.verdict.allowed or sight.refusal:
         return Explained(NO, explanation, sight)
     return Explained(NOT_KNOWN if sight.unseen else YES, explanation, sight)
 
 
-def _lost(request: Request, rule: Rule | None) -> list[str]:
-    """Rights that are needed and that the rule lists, but that no open gives."""
-    if rule is None:
+def _explanation(
+    policy: Policy, request: Request, peer: Peer, sight: Sight, now: float | None
+) -> Explanation:
+    """The explanation by the rules as they stand, or as far as they are kept where only that tells what is given."""
+    told = explain(policy, request, peer, sight.object, now, sight.same)
+    asked = int(request.needed | request.optional)
+    if not _lost(asked, told.verdict) and not _lost(asked, told.instead):
+        return told
+    served = explain(given(policy), request, peer, sight.object, now, sight.same)
+    if told.verdict.allowed:
+        # Where nothing is left the rule that would have given it says more.
+        return served if served.verdict.allowed else told
+    return told._replace(instead=served.instead)
+
+
+def _lost(asked: int, verdict: Verdict | None) -> list[str]:
+    """Those of the rights that the verdict's rule lists, but that no open gives; none when it refuses."""
+    if verdict is None or not verdict.allowed or verdict.rule is None:
         return []
-    return rights_words(with_implied(int(request.needed)) & int(rule.rights) & ~int(given_rights(rule)))
+    return rights_words(with_implied(asked) & int(verdict.rule.rights) & ~int(given_rights(verdict.rule)))
 
 
 def _look(policy: Policy, request: Request, peer: Peer, now: float | None) -> Sight:

@@ -24,12 +24,17 @@ class Grants:
     def __init__(self) -> None:
         self._records: list[bytes] = []
         self._sweep_at = _SWEEP
+        self._ended: set[bytes] = set()
         self.forgotten = 0
         """Grants that may be in force and are not known any more, since there were too many."""
 
     def note(self, records: Sequence[bytes]) -> None:
         """Take in the records of a worker."""
         self._records += [record for record in records if b'"grant":"g' in record]
+
+    def end(self, grant: str) -> None:
+        """This one is over, whatever its holder does."""
+        self._ended.add(grant.encode())
 
     @property
     def is_full(self) -> bool:
@@ -71,7 +76,7 @@ class Grants:
 
     def _in_force(self, connections: Collection[int]) -> list[tuple[int, bytes, bytes]]:
         kept: dict[int, deque[tuple[int, bytes, bytes]]] = {}
-        released: set[bytes] = set()
+        released = set(self._ended)
         for record in self._records:
             opened = _OPENED.match(record, 1)
             if opened is None:

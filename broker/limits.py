@@ -116,3 +116,15 @@ GRANTS_PER_GENERATION = 10**12
 
 # Records of grants that the supervisor keeps, some 400 bytes each; of more the oldest are forgotten.
 GRANT_RECORDS = 65_536
+
+# Administrators that are served at once, each by a thread of the admin process.
+ADMIN_CONNECTIONS = 32
+
+# Seconds that an administrator waits for the supervisor: a policy of very many rules takes some to read.
+ADMIN_SECONDS = 60.0
+
+# Records that wait for one who watches; of more the newest are left out, and counted.
+ADMIN_RECORDS_WAITING = 4096
+
+# Bytes of records that wait for the admin process beyond what its pipe holds.
+ADMIN_PIPE_BYTES = 1024 * 1024

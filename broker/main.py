@@ -3,8 +3,10 @@
 import gc
 import importlib
 import os
+import select
 import sys
 from collections.abc import Sequence
+from typing import TextIO
 
 from broker.version import VERSION
 
@@ -24,11 +26,18 @@ COMMANDS = {
     "diff": ("broker.commands.diff", "tell what a policy change grants and takes away"),
     "replay": ("broker.commands.replay", "tell which recorded decisions another policy would change"),
     "suggest": ("broker.commands.suggest", "write rules for what was refused, for you to review"),
+    "status": ("broker.commands.status", "show what a running broker serves, holds and did"),
+    "grants": ("broker.commands.grants", "list who holds what in a running broker"),
+    "reload": ("broker.commands.reload", "let a running broker read its policy again"),
+    "revoke": ("broker.commands.revoke", "end a grant, and deny its holder the object for a while"),
+    "watch": ("broker.commands.watch", "show the decisions of a running broker as they are made"),
     "log": ("broker.commands.log", "show the records of an audit that one asks for"),
     "cat": ("broker.commands.cat", "show the policy in force, and what masks what"),
 }
 
 EXIT_UNUSABLE = 2
+EXIT_UNREAD = 120
+"""Python's own, where what was printed could not be written."""
 
 _EXITS = """\
 exit status: 0 yes, 1 no (denied, mistakes found), 2 unusable input, 3 no broker;
@@ -70,6 +79,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return status
 
 
+def _is_unread(stream: TextIO | None) -> bool:
+    """Whether `stream` is a pipe that nobody reads any more (poll(2))."""
+    if stream is None:
+        return False
+    ends = select.poll()
+    ends.register(stream.fileno(), 0)
+    return any(events & (select.POLLERR | select.POLLHUP) for _, events in ends.poll(0))
+
+
 def entry() -> int:
     """What the command runs: main(), with as little of the interpreter's own work around it as can be.
 
@@ -78,7 +96,12 @@ def entry() -> int:
     tell itself, as that standard output could not be written.
     """
     gc.disable()  # whoever stays switches it on again
-    status = main()
+    try:
+        status = main()
+    except BrokenPipeError:
+        if not _is_unread(sys.stdout):
+            raise
+        os._exit(EXIT_UNREAD)  # `| head`: no answer that a status could stand for came through
     try:
         for stream in (sys.stdout, sys.stderr):
             if stream is not None:  # where Python was started without it

@@ -4,13 +4,14 @@ A user may run processes under these (newuidmap(1)), so a deny of the user must 
 again when it has changed. Ranges that come from elsewhere (a `subid` line of nsswitch.conf) are not known here.
 """
 
+import errno
 import os
 import pwd
 import re
 from typing import NamedTuple
 
 SUBUID = "/etc/subuid"
-# Bytes of the file: a hundred thousand users.
+# Characters of the file: a hundred thousand users. Of a longer one nothing is known.
 _SUBUID_BYTES = 4 * 1024 * 1024
 
 _RANGE = re.compile(r"([^:\s]+):([0-9]{1,10}):([0-9]{1,10})", re.ASCII)
@@ -60,7 +61,10 @@ class Subordinates:
         if read_as == self._read_as:
             return
         with open(self._path, encoding="utf-8", errors="surrogateescape") as file:
-            text = file.read(_SUBUID_BYTES)
+            text = file.read(_SUBUID_BYTES + 1)
+        if len(text) > _SUBUID_BYTES:
+            # The owner may stand in the rest: nobody is taken for nobody's.
+            raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), self._path)
         matches = map(_RANGE.fullmatch, map(str.strip, text.splitlines()))
         self._ranges = [(match[1], int(match[2]), int(match[3])) for match in matches if match]
         self._read_as = read_as

@@ -411,6 +411,46 @@ class Supervisor:
                 self._clients.end(kept)
             self._waiting.popleft()
 
+    # --- for administrators ------------------------------------------------------------------------------
+
+    def sockets(self) -> list[str]:
+        """The paths of the sockets that clients connect to."""
+        return sorted(listener.path for listener in self._listeners.values())
+
+    def workers(self) -> list[dict[str, object]]:
+        """The workers that there are: their processes, and what each does."""
+        doing = {True: "finishing", False: "serving"}
+        found: list[dict[str, object]] = [
+            {"pid": one.pid, "policy": one.policy.digest, "does": doing[one.finishing]}
+            for one in self._workers()
+        ]
+        for worker in found:
+            if self._starting is not None and worker["pid"] == self._starting.pid:
+                worker["does"] = "starting"
+        return found
+
+    def connections(self) -> int:
+        """How many clients are connected."""
+        return len(self._clients)
+
+    def granted(self) -> tuple[int, list[dict[str, object]]]:
+        """The grants that are in force: how many, and the record of each."""
+        found = self.grants.listed(self._clients.numbers())
+        return len(found), found
+
+    def end_grant(self, grant: str) -> tuple[str, int] | None:
+        """End a grant: its path and its connection's number; None where there is no such one.
+
+        The fd lives on in its holder.
+        """
+        for record in self.granted()[1]:
+            if record.get("grant") == grant:
+                path, number = str(record.get("path")), int(str(record.get("connection")))
+                self.grants.end(grant)
+                self.note("revoke", grant=grant, path=path, connection=number, fd="lives on")
+                return path, number
+        return None
+
     # --- the audit ---------------------------------------------------------------------------------------
 
     def note(self, event: str, **fields: object) -> None:

@@ -71,7 +71,7 @@ class Walked(NamedTuple):
     link_guarded: bool  # and only root could have made it
     filesystem: int  # the magic number of statfs(2)
     guarded: bool  # no link, and only root can change a name on the way
-    # A file with several hard links, where others than root and this process's user can make some.
+    # A file or FIFO with several hard links, where others than root and this process's user can make some.
     linked_by_others: bool = False
 
 
@@ -239,13 +239,17 @@ class _Walk:
             self._link_guarded,
             filesystem,
             guarded,
-            stat.S_ISREG(status.st_mode) and status.st_nlink > 1 and _is_open_to_others(self._stack[-1].fd),
+            _is_linked(status) and _is_open_to_others(self._stack[-1].fd),
         )
 
 
 def _guarded(status: os.stat_result) -> bool:
     """Whether only root can change what lies in this directory, or mount over this file."""
     return status.st_uid == 0 and not status.st_mode & _WRITABLE_BY_OTHERS
+
+
+def _is_linked(status: os.stat_result) -> bool:
+    return status.st_nlink > 1 and (stat.S_ISREG(status.st_mode) or stat.S_ISFIFO(status.st_mode))
 
 
 def _is_open_to_others(directory: int) -> bool:

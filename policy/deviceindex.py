@@ -30,7 +30,11 @@ class DeviceIndex(Generic[Value]):
     """Values under selectors: each under alternatives, one of which must hold, or under none."""
 
     def __init__(self, entries: Iterable[tuple[Alternatives, Value]]) -> None:
-        kept = list(entries)
+        # A large group that many rules name is looked at once: it is one object in all of them.
+        bundles: dict[int, tuple[Alternatives, list[Value]]] = {}
+        for alternatives, value in entries:
+            bundles.setdefault(id(alternatives), (alternatives, []))[1].append(value)
+        kept = list(bundles.values())
         conditions = [[list(_conditions(one)) for one in alternatives] for alternatives, _ in kept]
         shared = Counter(
             (condition.key, value)
@@ -40,18 +44,18 @@ class DeviceIndex(Generic[Value]):
             for value in condition.values
         )
         self._everywhere: list[Value] = []
-        self._by_key: dict[Key, dict[object, list[Value]]] = {}
-        for (_, value), alternatives in zip(kept, conditions, strict=True):
-            if alternatives and all(alternatives):
-                for one in alternatives:
-                    self._add(min(one, key=lambda condition: _most(condition, shared)), value)
+        self._by_key: dict[Key, dict[object, list[list[Value]]]] = {}
+        for (_, bundle), of_bundle in zip(kept, conditions, strict=True):
+            if of_bundle and all(of_bundle):
+                for one in of_bundle:
+                    self._add(min(one, key=lambda condition: _most(condition, shared)), bundle)
             else:
-                self._everywhere.append(value)
+                self._everywhere += bundle
 
-    def _add(self, condition: _Condition, value: Value) -> None:
-        values = self._by_key.setdefault(condition.key, {})
+    def _add(self, condition: _Condition, bundle: list[Value]) -> None:
+        bundles = self._by_key.setdefault(condition.key, {})
         for one in condition.values:
-            values.setdefault(one, []).append(value)
+            bundles.setdefault(one, []).append(bundle)
 
     def find(self, device: Device, possibly: bool) -> list[Value]:
         """Return the values, some maybe twice, whose selectors are for `device`, or, when `possibly`, may be.
@@ -59,13 +63,16 @@ class DeviceIndex(Generic[Value]):
         More than those can be among them.
         """
         found = list(self._everywhere)
-        for key, values in self._by_key.items():
+        for key, kept in self._by_key.items():
             known, complete = _facts(key, device)
             if possibly and not complete:
-                found += [value for kept in values.values() for value in kept]
+                # One bundle may stand under many values.
+                bundles = {id(bundle): bundle for under in kept.values() for bundle in under}
+                found += [value for bundle in bundles.values() for value in bundle]
                 continue
             for one in known:
-                found += values.get(one, ())
+                for bundle in kept.get(one, ()):
+                    found += bundle
         return found
 
 

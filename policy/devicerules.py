@@ -19,7 +19,11 @@ class DeviceRules:
         for entry in sorted(entries, key=lambda one: one.rule.id):
             rule = entry.rule
             kinds = types_in_question(rule)
-            rest = (rule.rights, rule.types, rule.until, rule.except_paths, rule.terms, entry.pattern, kinds)
+            # A rule that selects no device holds for each, and none that does may stand for it.
+            rest = (
+                *(rule.rights, rule.types, rule.until, rule.except_paths, rule.terms, entry.pattern),
+                *(kinds, bool(rule.selectors)),
+            )
             alike.setdefault(rest, entry)
         self.representatives = list(alike.values())
         """The first, by id, of those that differ in nothing but which devices they are for."""

@@ -25,6 +25,9 @@ FILE_BYTES = 32 * 1024 * 1024
 # Collections within collections; the language itself needs six.
 NESTING = 32
 
+# The same in what is passed over: the parser's time grows with the square of it.
+NESTING_PASSED_OVER = 1_000
+
 # Values in one entry of a section, so that no single one fills the memory before it is looked at.
 VALUES_PER_ENTRY = 100_000
 
@@ -212,6 +215,8 @@ class _Reader:
         while True:
             if isinstance(event, yaml.CollectionStartEvent):
                 depth += 1
+                if depth > NESTING_PASSED_OVER:
+                    self._abandon(event, f"nested more than {NESTING_PASSED_OVER} deep")
             elif isinstance(event, yaml.CollectionEndEvent):
                 depth -= 1
             if depth == 0:

@@ -151,13 +151,15 @@ _ALL = (
     Code(
         "whole-dev",
         WARNING,
-        "The allow gives device nodes of every kind: its pattern takes in all of /dev and nothing selects devices.",
+        "The allow gives device nodes of every kind: its pattern takes in all of /dev, or all of udev's links by "
+        "number in /dev/char or /dev/block, and nothing selects devices.",
         "Say which: by 'devices' with a subsystem and a udev property, or by paths such as \"/dev/ttyUSB*\".",
     ),
     Code(
         "memory-device",
         ERROR,
-        "The allow's pattern reaches /dev/mem, /dev/kmem or /dev/port: all of the machine's memory or ports.",
+        "The allow's pattern reaches /dev/mem, /dev/kmem or /dev/port, by that name or by udev's link to it in "
+        "/dev/char: all of the machine's memory or ports.",
         "Narrow the paths, or except these nodes, or deny them to everybody.",
     ),
     Code(

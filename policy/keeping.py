@@ -134,9 +134,15 @@ def kept(policy: Policy) -> Policy:
     problems = refusals(policy)
     if problems:
         raise PolicyError(problems)
+    return given(policy)
+
+
+def given(policy: Policy) -> Policy:
+    """Return `policy` without the rights that no open gives, whatever else its rules do not keep."""
     if not any(rule.action == ALLOW and _lost(rule) for rule in policy.rules):
         return policy
-    given = [
+    rules = [
         rule._replace(rights=given_rights(rule)) if rule.action == ALLOW else rule for rule in policy.rules
     ]
-    return Policy([rule for rule in given if rule.rights], policy.sockets, policy.digest)
+    left = [rule for rule in rules if rule.rights]
+    return Policy(left, policy.sockets, policy.digest, policy.device_groups)

@@ -22,6 +22,11 @@ _LEVELS = 2
 _OF_THE_SITE = frozenset(("/srv", "/opt", "/mnt", "/media"))
 
 _ALL_OF_DEV = frozenset(("/dev/*", "/dev/**"))
+# udev's links to all devices of one type, by their numbers. A rule that is for that type alone follows them.
+_LINKS = {FileType.CHAR: "/dev/char", FileType.BLOCK: "/dev/block"}
+
+# No name is empty, so that these match all of them.
+_ANY_NAME = frozenset(("*", "?*", "*?"))
 
 # Memory and ports, with what udev and sysfs know of them.
 _MEMORY = {"/dev/mem": (1, 1), "/dev/kmem": (1, 2), "/dev/port": (1, 4)}
@@ -82,10 +87,12 @@ class PathLint:
         yield from self._disks(rule)
 
     def _gives(self, allow: Rule, node: str, number: tuple[int, int]) -> bool:
-        if not _names(allow, node):
+        link = f"{_LINKS[FileType.CHAR]}/{number[0]}:{number[1]}"
+        if not _names(allow, node) and not _names_by_link(allow, link, node):
             return False
-        properties = {"SUBSYSTEM": "mem", "DEVNAME": node, "MAJOR": str(number[0]), "MINOR": str(number[1])}
-        device = Device(number, "mem", properties, ({},))
+        major, minor = map(str, number)
+        properties = {"SUBSYSTEM": "mem", "DEVNAME": node, "MAJOR": major, "MINOR": minor}
+        device = Device(number, "mem", properties, ({"dev": f"{major}:{minor}"},))
         if not _selects(allow, FileType.CHAR, device):
             return False
         refused = self._refused(node, device)
@@ -146,7 +153,7 @@ def _of_allow(rule: Rule) -> Iterator[Finding]:
     if wide:
         yield finding(rule, "wide-path", f"it gives what lies in {texts(wide)}")
     selects = rule.device is not None or rule.devices is not None
-    whole = [pattern.text for pattern in rule.paths if pattern.text in _ALL_OF_DEV]
+    whole = [pattern.text for pattern in rule.paths if _is_all_of_dev(pattern, rule.types)]
     if whole and not selects and rule.types and not rule.types.isdisjoint((FileType.CHAR, FileType.BLOCK)):
         yield finding(rule, "whole-dev", f"it gives every device node in {texts(whole)}")
     never = [pattern.text for pattern in rule.paths if _below(pattern.text, _NEVER_GIVEN)]
@@ -167,7 +174,7 @@ def _of_allow(rule: Rule) -> Iterator[Finding]:
 
 def _is_wide(pattern: PathPattern) -> bool:
     """Whether it takes in a whole tree near the root, or the files of a directory of the root."""
-    if pattern.literal or pattern.text.startswith(HOME) or pattern.text in _ALL_OF_DEV:
+    if pattern.literal or pattern.text.startswith(HOME) or _is_all_of_dev(pattern, None):
         return False
     root = split(pattern.literal_root)
     if not root:
@@ -175,8 +182,19 @@ def _is_wide(pattern: PathPattern) -> bool:
     if len(root) >= _LEVELS or pattern.literal_root in _OF_THE_SITE:
         return False
     last = pattern.components[-1]
-    takes_all = isinstance(last, Glob) and last.text == "*" and len(pattern.components) == len(root) + 1
+    takes_all = isinstance(last, Glob) and last.text in _ANY_NAME and len(pattern.components) == len(root) + 1
     return pattern.recursive or takes_all
+
+
+def _is_all_of_dev(pattern: PathPattern, types: frozenset[FileType] | None) -> bool:
+    """Whether it takes in every node of /dev, or every link to those of the one type that its rule is for."""
+    if pattern.text in _ALL_OF_DEV:
+        return True
+    directory, _, name = pattern.text.rpartition("/")
+    return name in _ANY_NAME and (
+        directory == "/dev"
+        or any(directory == _LINKS[kind] for kind in _LINKS if types == frozenset((kind,)))
+    )
 
 
 def _below(text: str, directories: Iterable[str]) -> bool:
@@ -190,6 +208,17 @@ def _by_path(rules: Iterable[Rule]) -> Patterns[Rule]:
 def _names(rule: Rule, node: str) -> bool:
     """Whether the rule is for `node` by its paths, whoever asks."""
     return (not rule.paths or _any_matches(rule.paths, node)) and not _any_matches(rule.except_paths, node)
+
+
+def _names_by_link(rule: Rule, link: str, node: str) -> bool:
+    """Whether an allow is for the character device `node`, asked for by udev's link to it."""
+    components = split(link)
+    return (
+        rule.types == frozenset((FileType.CHAR,))
+        and any(not one.recursive and one.matches(components) for one in rule.paths)
+        and not _any_matches(rule.except_paths, link)
+        and not _any_matches(rule.except_paths, node)
+    )
 
 
 def _any_matches(patterns: Iterable[PathPattern], node: str) -> bool:

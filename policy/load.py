@@ -168,7 +168,9 @@ class _Linker:
             else self._known(reference, self.devices, "device group")
             for reference in references
         ]
-        return tuple(selector for group in groups for selector in group or ())
+        if len(groups) == 1:
+            return groups[0] or ()  # a large group that many rules name is kept once
+        return tuple(dict.fromkeys(selector for group in groups for selector in group or ()))
 
     def _linked_clients(self, references: Iterable[ClientReference]) -> Clients:
         clients = (

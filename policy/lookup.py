@@ -23,6 +23,9 @@ _KEPT_PEERS = 1_024
 # Expanded patterns that are kept, of all peers together.
 _KEPT_EXPANDED = 65_536
 
+# What others than root make hard links to, and then is asked for by another name.
+_LINKED = frozenset((FileType.FILE, FileType.FIFO))
+
 
 class _Denies:
     """The denies for the same clients that are not found by the asked path."""
@@ -43,7 +46,9 @@ class _Denies:
         literals = [pattern.text for pattern in rule.paths if pattern.literal]
         if literals:
             self.literals.setdefault(alike, (rule, []))[1].extend(literals)
-        if len(literals) < len(rule.paths) and (rule.types is None or FileType.FILE in rule.types):
+        # What selects devices is about no file.
+        for_files = (rule.types is None or not _LINKED.isdisjoint(rule.types)) and not alternatives(rule)
+        if len(literals) < len(rule.paths) and for_files:
             self.patterns.setdefault(alike, rule)
 
 

@@ -101,6 +101,7 @@ class Broker:
         self.supervisor = self.process.pid
         self.same_processes = True
         self.worker = wait_until(lambda: children_of(self.supervisor), "the worker")[0]
+        self.admin = children_of(self.supervisor)[1:]  # the process that serves the admin socket
         # Once answered, the worker has all the fds that it keeps. When the second client is answered, the first
         # one's connection is closed; its own, which supervisor and worker both hold, is taken off.
         with self.client() as client:
@@ -149,13 +150,17 @@ class Broker:
             client.describe()
         assert self.process.poll() is None
         if not self.same_processes:
-            wait_until(lambda: len(children_of(self.supervisor)) == 1, "one worker to be left")
-            self.worker = children_of(self.supervisor)[0]
-        assert children_of(self.supervisor) == [self.worker]
+            wait_until(lambda: len(self.workers()) == 1, "one worker to be left")
+            (self.worker,) = self.workers()
+        assert self.workers() == [self.worker]
         wait_until(
             lambda: self.settled_fds() == self.fds_before,
             f"the broker's fds to be what they were: {self.fds_before}, now {self.settled_fds()}",
         )
+
+    def workers(self) -> list[int]:
+        """The pids of the workers that there are."""
+        return [pid for pid in children_of(self.supervisor) if pid not in self.admin]
 
     def stop(self) -> int:
         """End it as systemd would; its exit status."""

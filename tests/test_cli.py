@@ -40,6 +40,19 @@ def test_help_names_each_command_and_the_exit_statuses(word: str) -> None:
     assert max(map(len, ran.stdout.splitlines())) <= 110
 
 
+def test_command_whose_output_nobody_reads_gives_no_answer_by_its_status() -> None:
+    """A traceback would end it with 1, which is a "no"."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        ran = subprocess.run(
+            [*FDBROKER, "schema"], cwd=TREE, stdout=writer, stderr=subprocess.PIPE, text=True, timeout=30
+        )
+    finally:
+        os.close(writer)
+    assert (ran.returncode, ran.stderr) == (120, "")
+
+
 def test_nothing_to_do_is_shown_how_to_use_it() -> None:
     ran = fdbroker()
     assert (ran.returncode, ran.stdout) == (2, "")

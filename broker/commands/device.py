@@ -49,7 +49,7 @@ def main(arguments: Sequence[str]) -> int:
         present = [one for one in others if one is not None and one.path != path]
         advice = advise(node, [node, *present])
     except Unusable as error:
-        say("device", error)
+        say("device", printable_line(str(error)))
         if options.json:
             print(json.dumps({"suggestions": None, "error": str(error)}))
         return 2

@@ -2,19 +2,22 @@
 
 import argparse
 import contextlib
+import functools
 import os
 import signal
 from collections.abc import Callable, Sequence
 
+from broker.admin_client import ADMIN_SOCKET
+from broker.administration import Administration
 from broker.audit import MODES, REQUIRED, AuditLog
 from broker.commands.common import Unusable, say
 from broker.commands.policies import audit_to, policy_to_serve
 from broker.identity import Accounts, IdentityReader
-from broker.listeners import ListenError
+from broker.listeners import ListenError, listen
 from broker.policyfiles import TIERS
 from broker.reloading import Reloader, Sockets
 from broker.supervisor import Supervisor, complain
-from policy import Policy
+from policy import Policy, SocketDeclaration
 from sandboxed.client import DEFAULT_SOCKET
 from sandboxed.syscalls import signalfd
 
@@ -53,6 +56,30 @@ def main(arguments: Sequence[str]) -> int:
         AuditLog(audit, complain, options.audit_mode),
         sockets,
         lambda: policy_to_serve(options.policy),
+        _admin_declaration(options),
+        options.policy,
+    )
+
+
+def _admin_declaration(options: argparse.Namespace) -> SocketDeclaration | None:
+    path = options.admin_socket or (ADMIN_SOCKET if options.socket == DEFAULT_SOCKET else None)
+    if path is None:
+        return None
+    return SocketDeclaration(
+        "admin", path, None, options.admin_group, 0o660 if options.admin_group else 0o600
+    )
+
+
+def _drift(load: Callable[[], Policy], digest: str) -> str:
+    """How the policy's files differ from the policy of that digest."""
+    try:
+        now = load().digest
+    except Unusable as error:
+        return f"the files changed, and do not load: {error}"
+    return (
+        ""
+        if now == digest
+        else f"the files changed: they are policy {now}, which `fdbroker reload` takes into use"
     )
 
 
@@ -75,6 +102,17 @@ def _parser() -> argparse.ArgumentParser:
         help="where clients connect (default: %(default)s)",
     )
     parser.add_argument(
+        "--admin-socket",
+        metavar="PATH",
+        help="where `fdbroker status` and its kin connect; only root can "
+        f"(default: {ADMIN_SOCKET}, or none with another --socket)",
+    )
+    parser.add_argument(
+        "--admin-group",
+        metavar="GROUP",
+        help="a group whose members may use the admin socket too: they see all, and can reload and revoke",
+    )
+    parser.add_argument(
         "--audit",
         metavar="FILE|journal",
         default="-",
@@ -91,15 +129,30 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _serve(policy: Policy, audit: AuditLog, sockets: Sockets, load: Callable[[], Policy]) -> int:
+def _serve(
+    policy: Policy,
+    audit: AuditLog,
+    sockets: Sockets,
+    load: Callable[[], Policy],
+    admin: SocketDeclaration | None,
+    policy_path: str | None,
+) -> int:
     signal.pthread_sigmask(signal.SIG_BLOCK, _HANDLED)
     listeners = list(sockets.listening.values())
     try:
         reader = IdentityReader(Accounts(policy))
         signals = signalfd(_HANDLED)
+        admin_listener = None if admin is None else listen(admin)
         supervisor = Supervisor(policy, audit, listeners, reader.of_connection)
         reloader = Reloader(supervisor, load, sockets, reader)
-    except OSError as error:
+        administration = (
+            None
+            if admin_listener is None
+            else Administration(
+                supervisor, reloader, audit, admin_listener, functools.partial(_drift, load), policy_path
+            )
+        )
+    except (OSError, ListenError) as error:
         for listener in listeners:
             listener.close()
         say("serve", error)
@@ -112,6 +165,8 @@ def _serve(policy: Policy, audit: AuditLog, sockets: Sockets, load: Callable[[],
     finally:
         supervisor.end()
         reloader.close()
+        if administration is not None:
+            administration.close()
         os.close(signals)
     return 1 if supervisor.lost_records else 0
 

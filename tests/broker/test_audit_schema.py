@@ -48,6 +48,7 @@ WHOLE: dict[str, dict[str, Any]] = {
     "open": _OPEN,
     "check": {name: _OPEN[name] for name in ("peer", "path", "access", "verdict", "rule", "at", "reason")},
     "release": {name: _OPEN[name] for name in ("peer", "path", "grant")},
+    "revoke": {"grant": "g1", "path": "/dev/x", "connection": 1, "fd": "lives on"},
     "malformed": {"peer": _PEER, "reason": "x"},
     "oneway": {"peer": _PEER, "reason": "x"},
     "refusals-not-written": {"uid": 0, "count": 1},

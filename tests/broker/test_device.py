@@ -234,6 +234,12 @@ def test_command_refuses_what_is_no_device_node(place: Path, name: str, reason: 
     assert json.loads(ran.stdout)["suggestions"] is None
 
 
+def test_name_that_would_drive_the_terminal_is_escaped() -> None:
+    ran = device("/no/\x1b[31m")
+    assert ran.returncode == 2
+    assert "/no/\\x1b[31m cannot be looked at" in ran.stderr
+
+
 def in_world(adapters: list[tuple[str, int, dict[str, str] | None]], *words: str) -> dict[str, Any]:
     """What the command says as JSON on a machine with these adapters."""
     ran = subprocess.run(

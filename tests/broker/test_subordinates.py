@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from support import EVERYBODY, FDBROKER, STRANGER, Broker, allow, as_uid, needs_root, policy
 
+from broker import subordinates
 from broker.identity import Accounts, IdentityReader
 from broker.subordinates import Owners, Subordinates
 from policy import Source, load
@@ -56,13 +57,21 @@ def test_owner_is_unknown_when_the_file_cannot_be_read(place: Path) -> None:
     assert Subordinates(str(place)).owners(5) == Owners(None, None)
 
 
+def test_owner_is_unknown_when_the_file_is_too_long_to_be_read(
+    subuid: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(subordinates, "_SUBUID_BYTES", 20)
+    subuid.write_text("7:6:1\n" + "root:100000:65536\n")
+    assert Subordinates(str(subuid)).owners(100000) == Owners(None, None)
+
+
 def test_file_is_read_again_when_it_has_changed(subuid: Path) -> None:
-    subordinates = Subordinates(str(subuid))
+    read = Subordinates(str(subuid))
     for number in (7, 8):
         subuid.write_text(f"{number}:5:1\n" * number)
-        assert subordinates.owners(5).uids == {number}
+        assert read.owners(5).uids == {number}
     subuid.unlink()
-    assert subordinates.owners(5) == NOBODY
+    assert read.owners(5) == NOBODY
 
 
 @pytest.mark.parametrize(

@@ -371,6 +371,7 @@ def test_file_is_denied_when_it_is_asked_for_by_a_hard_link(
         (['name: no, deny: all, paths: ["{place}/kept/*"]'], False),
         (['name: no, deny: all, paths: ["{place}/kept/*"], type: [char, file]'], False),
         (['name: no, deny: all, paths: ["{place}/kept/*"], type: char'], True),
+        (['name: no, deny: all, paths: ["{place}/kept/*"], devices: [{{udev: {{ID_BUS: usb}}}}]'], True),
         (['name: no, deny: write, paths: ["{place}/kept/*"]'], True),
         (['name: no, deny: all, paths: ["{place}/kept/*"], clients: [{{uid: "4000000000"}}]'], True),
         (['name: no, deny: all, paths: ["{place}/kept/*"], until: 2020-01-01T00:00Z'], True),
@@ -402,6 +403,24 @@ def test_file_with_several_links_is_denied_when_a_pattern_may_mean_it(
     assert gets(broker, shared / "single").st_nlink == 1
     # Nobody but root and the broker's own user could have made this one.
     assert stat.S_ISREG(gets(broker, shared / "directory/hard").st_mode)
+
+
+@pytest.mark.parametrize("deny", ["deny: all", "deny: read, type: fifo"])
+def test_fifo_with_several_links_is_denied_when_a_pattern_may_mean_it(
+    start_broker: Start, place: Path, shared: Path, deny: str
+) -> None:
+    (place / "kept").mkdir()
+    os.mkfifo(place / "kept/fifo")
+    os.link(place / "kept/fifo", shared / "hard")
+    os.mkfifo(shared / "single")
+    broker = start_broker(
+        policy(
+            allow("shared", f"{shared}/*", "read", "type: fifo"),
+            f'name: no, {deny}, paths: ["{place}/kept/*"]',
+        )
+    )
+    assert refusal(broker, shared / "hard") == DENIED
+    assert stat.S_ISFIFO(gets(broker, shared / "single").st_mode)
 
 
 def test_file_with_several_links_is_denied_when_an_exception_may_mean_it(

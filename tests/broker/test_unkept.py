@@ -11,8 +11,8 @@ from support import EVERYBODY, FDBROKER, SECONDS, TREE, Broker, policy
 import sandboxed
 from broker.commands.policies import policy_from, policy_to_serve, servable
 from broker.unusable import Unusable
-from policy import Request, Rights
-from policy.keeping import refusals
+from policy import Request, Rights, Source, load, rights_words
+from policy.keeping import kept, refusals
 from tests.broker.test_explain import PeerFinder, explained
 
 REFUSED = [
@@ -163,3 +163,44 @@ def test_right_that_this_version_cannot_give_is_explained_as_refused(secret: Pat
     peer = PeerFinder(loaded).caller(None)
     answer = explained(loaded, Request(str(secret.parent), Rights.LIST), peer)
     assert (answer.answer, answer.sight.refusal) == ("denied", "this version cannot give list")
+
+
+@pytest.mark.parametrize(
+    ("needed", "optional", "given"),
+    [
+        (Rights.APPEND, Rights(0), "a/b append"),
+        (Rights.READ, Rights.APPEND, "a/b read append"),
+        (Rights.READ, Rights.APPEND | Rights.IOCTL, "a/c read ioctl"),
+        (Rights.READ, Rights(0), "a/a read"),
+    ],
+)
+def test_explanation_names_the_rule_that_the_broker_takes_when_another_lists_what_it_cannot_give(
+    secret: Path, needed: Rights, optional: Rights, given: str
+) -> None:
+    rules = f"""\
+version: 1
+rules:
+  - {{name: a, clients: [any], allow: [read, append], paths: ["{secret}"], accept: [unkept-append]}}
+  - {{name: b, clients: [any], allow: write, paths: ["{secret}"]}}
+  - {{name: c, clients: [any], allow: [read, ioctl], paths: ["{secret}"]}}
+"""
+    if Rights.IOCTL not in optional:
+        rules = rules.replace("allow: write", "allow: [read, write]")
+    loaded = load([Source("a.yaml", rules)])
+    request, peer = Request(str(secret), needed, optional), PeerFinder(loaded).caller(None)
+    told = explained(loaded, request, peer)
+    served = kept(loaded).decide(request, peer, told.sight.object)
+    for verdict in (told.explanation.verdict, served):
+        assert verdict.rule is not None
+        assert f"{verdict.rule.id} {' '.join(rights_words(verdict.rights))}" == given
+    assert (told.answer, told.sight.refusal) == ("allowed", "")
+
+
+def test_explanation_suggests_no_right_that_the_broker_cannot_give(secret: Path) -> None:
+    rule = f'{{name: a, clients: [any], allow: [read, append], paths: ["{secret}"], accept: [unkept-append]}}'
+    loaded = load([Source("a.yaml", f"version: 1\nrules: [{rule}]\n")])
+    told = explained(
+        loaded, Request(str(secret), Rights.READ | Rights.WRITE), PeerFinder(loaded).caller(None)
+    )
+    assert told.explanation.instead is not None
+    assert told.explanation.instead.rights == Rights.READ

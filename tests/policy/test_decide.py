@@ -276,6 +276,23 @@ def test_lexical_verdict_counts_a_deny_only_when_it_is_certain(
     assert shown(policy.decide(request(path, needed, optional), who, None)) == expected
 
 
+def test_lexical_verdict_counts_a_deny_of_everything_among_many_of_single_devices() -> None:
+    numbers = [
+        f"  - {{name: a{minor}, deny: read, paths: [/dev/x], device: '1:{minor}'}}" for minor in range(20)
+    ]
+    rest = """\
+  - {name: all, deny: read, paths: [/dev/x]}
+  - {name: x, clients: [any], allow: read, type: char, paths: [/dev/x]}
+"""
+    policy = load([Source("a.yaml", "\n".join(["version: 1", "rules:", *numbers, rest]))])
+    for verdict in (
+        policy.decide(request("/dev/x", "read"), MIA, None),
+        policy.consider(request("/dev/x", "read"), MIA).refusal,
+    ):
+        assert verdict is not None
+        assert verdict.reason == "denied by a/all"
+
+
 @pytest.mark.parametrize(
     ("who", "expected"),
     [

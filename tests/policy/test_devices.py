@@ -1,9 +1,11 @@
 """Devices by number, subsystem, udev properties, attributes and seat, in named groups and inline."""
 
+from collections.abc import Iterator
+
 import pytest
 
-from policy import FileType, Object, Peer, Policy, Request, Source, load, parse_rights
-from policy.devices import Device
+from policy import FileType, Object, Peer, Policy, Request, Source, deviceindex, load, parse_rights
+from policy.devices import Device, DeviceSelector
 
 FTDI = Device(
     (188, 0),
@@ -145,3 +147,23 @@ def test_higher_tier_redefines_a_device_group() -> None:
     higher = Source("20-b.yaml", "version: 1\ndevices: {it: {subsystem: tty}}\n", 1)
     assert not load([lower]).decide(request, MIA, node()).allowed
     assert load([lower, higher]).decide(request, MIA, node()).allowed
+
+
+def test_large_group_is_looked_at_once_however_many_rules_name_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    conditions, looked_at = deviceindex._conditions, []
+
+    def counted(selector: DeviceSelector) -> Iterator[deviceindex._Condition]:
+        looked_at.append(selector)
+        return conditions(selector)
+
+    monkeypatch.setattr(deviceindex, "_conditions", counted)
+    rules = ", ".join(f"{{name: r{number}, deny: read, devices: [large, large]}}" for number in range(20))
+    group = ", ".join(f"{{seat: s{number}}}" for number in range(30))
+    once = ", ".join(f"{{name: o{number}, deny: write, devices: [large]}}" for number in range(20))
+    loaded = policy(f"{rules}, {once}", f"devices: {{large: [{group}]}}")
+    assert {len(rule.devices or ()) for rule in loaded.rules} == {30}
+    assert all(rule.devices is loaded.device_groups["large"] for rule in loaded.rules if rule.name[0] == "o")
+    assert len(looked_at) == 30 * (1 + 20)
+    found = node(Device((1, 1), "tty", {"ID_SEAT": "s7"}, ()))
+    for right in ("read", "write"):
+        assert len(loaded.denies_of(Request("/dev/x", parse_rights([right])), MIA, found)) == 20

@@ -30,6 +30,7 @@ def found(*rules: str) -> dict[str, Finding]:
         (f"{LAB}, paths: '/*/shadow'", "wide-path"),
         (f"{LAB}, paths: '/etc/**'", "wide-path"),
         (f"{LAB}, paths: '/etc/*'", "wide-path"),
+        (f"{LAB}, paths: '/etc/?*'", "wide-path"),
         (f"{LAB}, paths: '/etc/*.conf'", ""),
         (f"{LAB}, paths: '/${{user}}/**'", "wide-path"),
         (f"{LAB}, paths: ['${{home}}/**', '${{home}}/*']", ""),
@@ -42,6 +43,15 @@ def found(*rules: str) -> dict[str, Finding]:
         (f"{LAB}, type: char, paths: [/dev/mem, /dev/kvm]", "memory-device"),
         (f"{LAB}, type: char, paths: '/dev/*m*'", "memory-device"),
         (f"{LAB}, paths: '/dev/mem'", ""),  # a regular file
+        # udev's links to all devices by their numbers, which a rule for one type follows.
+        (f"{LAB}, type: char, paths: '/dev/char/*'", "memory-device whole-dev"),
+        (f"{LAB}, type: char, paths: '/dev/char/1:1'", "memory-device"),
+        (f"{LAB}, type: char, paths: '/dev/char/1:*', except_paths: [/dev/mem, /dev/kmem, /dev/port]", ""),
+        (f"{LAB}, type: char, paths: '/dev/char/188:*'", ""),
+        (f"{LAB}, type: [char, block], paths: '/dev/char/*'", ""),
+        (f"{LAB}, type: block, paths: '/dev/block/*'", "whole-dev"),
+        (f"{LAB}, type: char, paths: '/dev/?*'", "memory-device whole-dev"),
+        (f"{LAB}, type: char, attrs: {{dev: '1:1'}}", "memory-device"),
         (f"{LAB}, subsystem: mem, udev: {{ID_PATH: x}}", ""),
         (f"{LAB}, subsystem: mem, device: '1:*'", "memory-device"),
         (f"{LAB}, paths: [/proc/self/status, /proc/meminfo]", "never-given"),

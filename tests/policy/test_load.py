@@ -236,6 +236,14 @@ def test_nesting_in_what_is_passed_over_costs_nothing() -> None:
     assert told(text) == ["a.yaml:3:1: duplicate key 'rules', first on line 2"]
 
 
+@pytest.mark.parametrize(
+    ("before", "place"), [("tests: ", "2:1008"), ("? ", "2:1003"), ("rules: []\nrules: ", "3:1008")]
+)
+def test_nesting_in_what_is_passed_over_ends_where_it_would_cost_much_time(before: str, place: str) -> None:
+    found = told(f"{HEAD}{before}{'[' * 100_000}")
+    assert found[-1] == f"a.yaml:{place}: nested more than 1000 deep"
+
+
 def test_file_over_the_size_limit_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(document, "FILE_BYTES", 20)
     assert load([Source("a.yaml", HEAD.ljust(20, "#"))]).rules == ()
