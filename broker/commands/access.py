@@ -8,10 +8,9 @@ from collections.abc import Iterable, Sequence
 
 from broker.commands.access_words import Report, as_json, as_text
 from broker.commands.common import say
-from broker.commands.policies import policy_from
+from broker.commands.policies import add_policy_option, policy_from
 from broker.devicefacts import DeviceFacts
 from broker.peers import PeerFinder
-from broker.policyfiles import TIERS
 from broker.population import Somebody, everybody
 from broker.reaching import Reaching, Sheet
 from broker.survey import UNKNOWN, Seen, Survey, Unseen, nodes_below_dev
@@ -75,11 +74,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "--policy",
-        metavar="PATH",
-        help=f"a policy file or a directory of them (default: what `fdbroker serve` reads, {', '.join(TIERS[::-1])})",
-    )
+    add_policy_option(parser)
     parser.add_argument(
         "--device", metavar="GROUP", help="the nodes of this machine that a group of `devices:` is for"
     )

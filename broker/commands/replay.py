@@ -7,8 +7,7 @@ from typing import Any
 
 from broker.commands.audit_options import add_filters, chosen, times_words, who
 from broker.commands.common import say
-from broker.commands.policies import policy_from
-from broker.policyfiles import TIERS
+from broker.commands.policies import add_policy_option, policy_from
 from broker.recorded import Reading, Recall
 from broker.replaying import UNKNOWN, Group, Replay, Replayer
 from broker.textlines import counted, printable_line
@@ -68,11 +67,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("audit", metavar="AUDIT", help="the audit's file, or - for standard input")
-    parser.add_argument(
-        "--policy",
-        metavar="NEW",
-        help=f"a policy file or a directory of them (default: what `fdbroker serve` reads, {', '.join(TIERS[::-1])})",
-    )
+    add_policy_option(parser, "NEW")
     add_filters(parser)
     parser.add_argument(
         "--no-accounts",
