@@ -82,9 +82,8 @@ class Reloader:
         self._sockets = sockets
         self._reader = reader
         self._done: list[Callable[[Reloaded], None]] = []
-        self._next: list[
-            Callable[[Reloaded], None]
-        ] = []  # those who asked when the files were being read already
+        # Those who asked when the files were being read already: what they wrote may not be in it.
+        self._next: list[Callable[[Reloaded], None]] = []
         self._thread: threading.Thread | None = None
         self._read: Policy | Unusable | None = None
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
