@@ -8,8 +8,8 @@ import os
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
+from broker.account_database import AccountDatabase
 from broker.found import TYPES, device_systems, never_given
-from broker.lint_accounts import Accounts
 from broker.lint_directories import MISSING, Directories, Writers
 from broker.records import printable
 from broker.walk import MayBlock, Walked, Walker, WalkFailed, WalkRefused
@@ -54,7 +54,7 @@ class _Machine:
 
     def __init__(self, walker: Walker) -> None:
         self._walker = walker
-        self._accounts = Accounts()
+        self._accounts = AccountDatabase()
         self._directories = Directories(walker)
         self._systems = device_systems()
         self._abi = landlock_abi()

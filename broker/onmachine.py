@@ -6,14 +6,14 @@ opened. What cannot be looked at, or would be too much, is not decided; and neit
 or label of a process, which nobody has who does not run.
 """
 
-import grp
 import os
-import pwd
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
+from broker.account_database import AccountDatabase
 from broker.devicefacts import DeviceFacts
 from broker.peers import PeerFinder
+from broker.population import unmarked
 from broker.subordinates import Subordinates
 from broker.survey import UNKNOWN, Seen, Survey
 from policy import DEFAULT_SOCKET, PathPattern, Peer, Policy, Request, Rights, Rule
@@ -71,20 +71,14 @@ class _Thing(NamedTuple):
 
 def known_names(*policies: Policy) -> Names:
     """The numbers of the accounts and groups that the policies name and this machine has."""
-    users: dict[str, int] = {}
-    groups: dict[str, int] = {}
-    for policy in policies:
-        for name in policy.user_names:
-            try:
-                users[name] = pwd.getpwnam(name).pw_uid
-            except (KeyError, OSError):
-                continue
-        for name in policy.group_names:
-            try:
-                groups[name] = grp.getgrnam(name).gr_gid
-            except (KeyError, OSError):
-                continue
-    return Names(users, groups)
+    database = AccountDatabase()
+    users = {name: database.uid(name) for policy in policies for name in policy.user_names}
+    groups = {name: database.gid(name) for policy in policies for name in policy.group_names}
+    return Names(_known(users), _known(groups))
+
+
+def _known(numbers: Mapping[str, int | None]) -> dict[str, int]:
+    return {name: number for name, number in numbers.items() if number is not None}
 
 
 class Machine:
@@ -96,6 +90,7 @@ class Machine:
         names = literals(before, ()) | literals(after, ())
         self._surveys = [Survey(DeviceFacts(policy, shows=True), names) for policy in (before, after)]
         self._finders = PeerFinder(before), PeerFinder(after)
+        self._accounts = {uid for finder in self._finders for uid in finder.account_uids()}
         self._things: dict[str, _Thing | None] = {}
         self._below_dev: list[str] | None = None
         self._users: list[_Somebody] | None = None
@@ -166,8 +161,7 @@ class Machine:
 
     def _everybody(self, rule: Rule) -> list[_Somebody]:
         if self._users is None:
-            uids = dict.fromkeys(account.pw_uid for account in pwd.getpwall())
-            self._users = [self._somebody(uid) for uid in uids]
+            self._users = [self._somebody(uid) for uid in sorted(self._accounts)]
         more = [self._somebody(uid) for uid in self._uids_besides(rule)]
         sockets = {name for client in rule.clients for name in client.sockets or ()} | {DEFAULT_SOCKET}
         return [
@@ -178,16 +172,11 @@ class Machine:
 
     def _somebody(self, uid: int) -> _Somebody:
         before, after = (finder.user(str(uid), None) for finder in self._finders)
-        # A process of theirs that no rule knows by its unit, program or label.
-        return _Somebody(
-            before._replace(unit="", exe="", label=""),
-            after._replace(unit="", exe="", label=""),
-            min(after.user_names or (), default=f"uid {uid}"),
-        )
+        name = min(after.user_names or (), default=f"uid {uid}")
+        return _Somebody(unmarked(before), unmarked(after), name)
 
     def _uids_besides(self, rule: Rule) -> list[int]:
         """Uids without an account, at least one of each sort that the rules tell apart."""
-        known = {account.pw_uid for account in pwd.getpwall()}
         ranges = [
             one
             for policy in (self._before, self._after)
@@ -201,7 +190,7 @@ class Machine:
         free = sorted(
             start
             for start in starts | {low for low, _ in wanted}
-            if start not in known and any(low <= start <= high for low, high in wanted)
+            if start not in self._accounts and any(low <= start <= high for low, high in wanted)
         )
         if len(free) > _UIDS:
             raise _Undecided("too many ranges of uids")
