@@ -144,7 +144,7 @@ def _split(policy: Policy, audit_path: str | None, sandbox: Sandbox, weak: Colle
         for error in missing:
             say("embed", f"goes on without the layer {error.layer!r}, as `weak` says: {error.reason}")
         ours = stack.enter_context(made_inside(courier))
-        broker = stack.enter_context(EmbeddedBroker(policy, audit))
+        broker = stack.enter_context(EmbeddedBroker(policy, audit, weak))
         status = broker.serve(ours, child, sandbox, missing, signals)
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:  # where Python was started without it

@@ -7,9 +7,11 @@ sender.
 
 import os
 import socket
+from collections.abc import Collection
 from types import TracebackType
 
 from broker.audit import AuditLog, Sink
+from broker.confinement_report import Setting
 from broker.identity import Accounts, IdentityReader
 from broker.supervisor import Supervisor, WorkerDied, complain
 from policy import Policy
@@ -22,10 +24,15 @@ from sandboxed.signals import Signals
 class EmbeddedBroker:
     """A broker for one child. Call serve() when the child runs."""
 
-    def __init__(self, policy: Policy, audit: Sink) -> None:
-        """Start the worker; `audit` is where the records go, which stays the caller's."""
+    def __init__(self, policy: Policy, audit: Sink, weak: Collection[str] = ()) -> None:
+        """Start the worker; `audit` is where the records go, which stays the caller's.
+
+        `weak` are the layers that its confinement may do without. Raises LayerMissing for another.
+        """
         self._reader = IdentityReader(Accounts(policy))
-        self._supervisor = Supervisor(policy, AuditLog(audit, complain))
+        self._supervisor = Supervisor(
+            policy, AuditLog(audit, complain), setting=Setting(without=frozenset(weak))
+        )
 
     def serve(
         self,

@@ -2,9 +2,11 @@
 
 A name on a dead FUSE or NFS mount puts whoever touches it to sleep. So the worker forks, the child decides
 and opens as the worker would have, hands over the outcome with the fd, and ends. Rules that this module
-enforces: at most so many at once, in all and for one uid; at its deadline each is killed and its client told;
+enforces: at most so many at once, in all and for one uid; at its deadline each is given up and its client told;
 the worker never waits. A child counts until it is really gone: what sleeps so deep that SIGKILL does not end
 it goes on to cost the one who asked for it.
+
+The worker may send no signals (`broker.worker_filter`): a child sets its own alarm, and dies with the worker.
 """
 
 import errno
@@ -17,7 +19,7 @@ from typing import Any
 
 import msgspec
 
-from broker.limits import HELPER_SECONDS, HELPERS, HELPERS_PER_UID
+from broker.limits import HELPER_GRACE_SECONDS, HELPER_SECONDS, HELPERS, HELPERS_PER_UID
 from broker.opener import Opener
 from broker.outcome import Outcome
 from broker.plans import Plan
@@ -27,6 +29,9 @@ from sandboxed.descriptors import close_all, receive_with_fds, send_with_fds
 from sandboxed.syscalls import PR_SET_PDEATHSIG, close_all_but, prctl
 
 _ANSWER_BYTES = 65536
+
+# What the child waits for, so that one that cannot be watched is never begun.
+_GO = b"go"
 
 
 class _Answer(msgspec.Struct):
@@ -63,8 +68,10 @@ class Helper:
             try:
                 pid = os.fork()
                 if pid == 0:
+                    self._socket.close()
                     _child(theirs, plan, opener, policy)
-                self.pidfd = _pidfd_of(pid)
+                self.pidfd = self._pidfd_of(pid)
+                self._socket.send(_GO)
             except OSError:
                 self._socket.close()
                 raise
@@ -96,9 +103,14 @@ class Helper:
             answer.by_broker,
         )
 
-    def kill(self) -> None:
-        """End the child, whatever it waits for."""
-        signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+    def _pidfd_of(self, child: int) -> int:
+        """Its pidfd. Raises OSError, and then has ended the child: nothing could watch it."""
+        try:
+            return os.pidfd_open(child)
+        except OSError:
+            self._socket.close()  # it has not been told to begin
+            os.waitpid(child, 0)
+            raise
 
     def close(self) -> None:
         """Free what was held for the child; one that has ended is no zombie afterwards."""
@@ -144,30 +156,18 @@ class Helpers:
         return min((one.deadline for one in self.running.values() if not one.given_up), default=None)
 
     def give_up_overdue(self) -> None:
-        """Kill every child whose time is up, and report ETIMEDOUT."""
+        """Report ETIMEDOUT for every child whose time is up."""
         now = self._clock()
         for helper in list(self.running.values()):
             if helper.deadline <= now and not helper.given_up:
-                helper.given_up = True
-                helper.kill()
+                helper.given_up = True  # its alarm rings by now
                 helper.done(_failed(errno.ETIMEDOUT))
 
     def end_all(self) -> None:
-        """End every child."""
+        """Forget every child: they end with this process."""
         for helper in self.running.values():
-            helper.kill()
             helper.close()
         self.running.clear()
-
-
-def _pidfd_of(child: int) -> int:
-    """Its pidfd. Raises OSError, and then has ended the child: nothing could watch it."""
-    try:
-        return os.pidfd_open(child)
-    except OSError:
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
-        raise
 
 
 def _failed(number: int) -> Outcome:
@@ -178,7 +178,13 @@ def _child(answer_to: socket.socket, plan: Plan, opener: Opener, policy: Policy)
     """The whole life of the child; it never returns."""
     try:
         prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # a worker that is killed leaves none behind
+        signal.signal(
+            signal.SIGALRM, signal.SIG_DFL
+        )  # a program that embeds the broker may have had other plans
+        signal.setitimer(signal.ITIMER_REAL, HELPER_SECONDS + HELPER_GRACE_SECONDS)
         close_all_but({0, 1, 2, answer_to.fileno(), *opener.fds()})
+        if answer_to.recv(len(_GO)) != _GO:
+            return
         outcome = opener.open_slowly(plan)
         data = msgspec.msgpack.encode(
             _Answer(

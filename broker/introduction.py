@@ -22,7 +22,11 @@ FINISH = b"finish"
 
 # What the worker says: from now on it serves; and of the connection of a number, that it left it at such a place, or
 # that it cannot serve it.
+# Behind the first stands how it is confined, as JSON of at most so many bytes.
 READY = b"ready"
+CONFINEMENT_BYTES = 64 * 1024
+# And that the policy gives an object that its confinement keeps from it: it came, or changed, since.
+ANEW = b"anew"
 DONE = b"done"
 REFUSED = b"refused"
 SAID_BYTES = 32

@@ -40,6 +40,9 @@ HELPERS_PER_UID = 4
 # Seconds until such a process is killed and the client is told ETIMEDOUT.
 HELPER_SECONDS = 5.0
 
+# Seconds after which its own alarm ends it: a little later, so that its client hears why.
+HELPER_GRACE_SECONDS = 0.25
+
 # Symbolic links on one walk; the kernel's own number (path_resolution(7)).
 LINKS = 40
 
@@ -116,6 +119,21 @@ GRANTS_PER_GENERATION = 10**12
 
 # Records of grants that the supervisor keeps, some 400 bytes each; of more the oldest are forgotten.
 GRANT_RECORDS = 65_536
+
+# Names that are looked at, of one policy's patterns for devices, when a worker is confined. A device behind them is
+# out of its reach.
+NAMES_LOOKED_AT = 20_000
+
+# Files of one directory that the worker's Landlock domain names one by one, before it names the directory: each
+# costs some 20 µs of a worker's start.
+FILES_ALONE = 64
+
+# Seconds between two workers that are started because the one before is kept from what the policy gives: each takes
+# some 60 ms, and whoever may have an object that stays out of reach can ask for it for ever.
+CONFINE_ANEW_SECONDS = 5.0
+
+# Rules that are shown as those that need a capability, a group or a uid.
+RULES_SHOWN = 8
 
 # Administrators that are served at once, each by a thread of the admin process.
 ADMIN_CONNECTIONS = 32

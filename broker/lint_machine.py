@@ -11,6 +11,7 @@ from typing import NamedTuple
 from broker.account_database import AccountDatabase
 from broker.found import TYPES, device_systems, never_given
 from broker.lint_directories import MISSING, Directories, Writers
+from broker.lint_trees import Trees
 from broker.records import printable
 from broker.walk import MayBlock, Walked, Walker, WalkFailed, WalkRefused
 from policy import ALLOW, FileType, Rights, Rule
@@ -40,9 +41,10 @@ def ask_machine(rules: Iterable[Rule]) -> MachineLint:
     """Return what this machine says of `rules`. OSError where /proc is not mounted."""
     walker = Walker()
     try:
-        machine = _Machine(walker)
+        listed = list(rules)
+        machine = _Machine(walker, listed)
         found: list[Finding] = []
-        for rule in rules:
+        for rule in listed:
             found += machine.findings(rule)
         return MachineLint(found, list(machine.unseen))
     finally:
@@ -52,8 +54,9 @@ def ask_machine(rules: Iterable[Rule]) -> MachineLint:
 class _Machine:
     """This machine, looked at for a set of rules."""
 
-    def __init__(self, walker: Walker) -> None:
+    def __init__(self, walker: Walker, rules: Iterable[Rule]) -> None:
         self._walker = walker
+        self._trees = Trees(rules)
         self._accounts = AccountDatabase()
         self._directories = Directories(walker)
         self._systems = device_systems()
@@ -64,6 +67,7 @@ class _Machine:
         yield from self._unknown_accounts(rule)
         yield from self._writable(rule)
         yield from self._literals(rule)
+        yield from self._directories_alone(rule)
         yield from self._kernel(rule)
 
     def _unknown_accounts(self, rule: Rule) -> Iterator[Finding]:
@@ -149,6 +153,22 @@ class _Machine:
             yield "never-given", f"{pattern.text}: {refusal}"
         elif not _is_named(rule, walked, kind):
             yield "link-leads-out", f"{pattern.text} leads to {printable(walked.path)}"
+
+    def _directories_alone(self, rule: Rule) -> Iterator[Finding]:
+        alone = [path for path in self._trees.leaves_open(rule) if self._is_directory(path)]
+        if alone:
+            yield finding(rule, "directory-alone", f"{texts(alone)}: what lies in it is given all the same")
+
+    def _is_directory(self, path: str) -> bool:
+        try:
+            walked = self._walker.walk(path)
+        except (WalkFailed, WalkRefused):
+            return False  # what is not there, or not seen, is told of elsewhere
+        except MayBlock as reason:
+            self._not_seen(reason)
+            return False
+        os.close(walked.fd)
+        return TYPES.get(walked.status.st_mode & 0o170000) is FileType.DIRECTORY
 
     def _kernel(self, rule: Rule) -> Iterator[Finding]:
         if rule.action != ALLOW:

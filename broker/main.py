@@ -106,6 +106,8 @@ def entry() -> int:
         for stream in (sys.stdout, sys.stderr):
             if stream is not None:  # where Python was started without it
                 stream.flush()
+    except BrokenPipeError:
+        os._exit(EXIT_UNREAD)
     except OSError:
         return status
     os._exit(status)

@@ -72,6 +72,14 @@ class MountTable:
             self._read()
         return self._types.get(mount_point, b"").decode("ascii", "replace") in _PROMPT
 
+    def slow_points(self) -> list[str]:
+        """The mount points of what may block, which is also what decides by itself who may do what."""
+        return [
+            os.fsdecode(point)
+            for point, kind in self._types.items()
+            if kind.decode("ascii", "replace") not in _PROMPT
+        ]
+
     def fileno(self) -> int:
         """The table's fd."""
         return self._file.fileno()

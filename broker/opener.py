@@ -29,13 +29,15 @@ from broker.outcome import Outcome, outcome_fields, refused, shown_names
 from broker.plans import Plan
 from broker.records import printable
 from broker.walk import (
+    MayBlock,
     Walked,
     Walker,
     WalkFailed,
     WalkRefused,
     encoded,
 )
-from policy import Object, Policy, Rights
+from policy import FileType, Object, Policy, Rights
+from policy.devices import Device
 from sandboxed.syscalls import RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS
 
 _DIRECT = RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS
@@ -54,6 +56,9 @@ class Opener:
         self._device_systems = device_systems()
         self._facts = DeviceFacts(policy)
         self._remembering: weakref.WeakSet[Plan] = weakref.WeakSet()
+        self._was_root = os.geteuid() == 0
+        self.kept_away: Callable[[], None] = lambda: None
+        """Called when the policy gives an object and the kernel does not let this process open it."""
 
     def close(self) -> None:
         """Close what the opener holds."""
@@ -66,6 +71,31 @@ class Opener:
     def mount_changes(self) -> int:
         """An fd for an event loop: at each EPOLLPRI of it, forget_known() is due."""
         return self._walker.mount_changes()
+
+    def slow_points(self) -> list[str]:
+        """The mount points of what may block."""
+        return self._walker.slow_points()
+
+    def real(self, path: str) -> str | None:
+        """`path` without links; None where there is nothing, or something that may block."""
+        try:
+            walked = self._walker.walk(path)
+        except (MayBlock, WalkFailed, WalkRefused):
+            return None
+        os.close(walked.fd)
+        return walked.path
+
+    def look_at(self, node: str) -> tuple[FileType | None, Device | None]:
+        """What is known of the device that is at `node`, a path without links."""
+        try:
+            walked = self._walker.walk(node)
+        except (MayBlock, WalkFailed, WalkRefused):
+            return None, None
+        try:
+            found = self._facts.all_of(object_of(walked, ()), walked)
+            return found.type, found.device
+        finally:
+            os.close(walked.fd)
 
     def forget_known(self) -> None:
         """Decide anew on every object: a dead mount over a known name would keep open_known() waiting."""
@@ -116,6 +146,8 @@ class Opener:
             return Outcome(
                 "deny", reason=reason if failure.links else verdict.reason, by_broker=failure.links > 0
             )
+        if failure.errno == errno.EACCES and self._was_root:
+            self.kept_away()
         return Outcome("failed", rule=verdict.rule, errno=failure.errno, reason=os.strerror(failure.errno))
 
     def _open_object(self, plan: Plan, walked: Walked, found: Object, settled: bool, hidden: str) -> Outcome:
@@ -144,6 +176,8 @@ class Opener:
         try:
             fd = self._reopen(walked, flags, seen)
         except OSError as error:
+            if error.errno == errno.EACCES and self._another_could(walked, flags):
+                self.kept_away()
             return facts._replace(
                 verdict="failed", errno=error.errno or errno.EIO, reason=error.strerror or str(error)
             )
@@ -151,6 +185,14 @@ class Opener:
         if settled and seen.settled:
             self._remember(plan, walked, flags, outcome)
         return outcome
+
+    def _another_could(self, walked: Walked, flags: int) -> bool:
+        """Whether a process that was confined now could open it: root's can have what it takes, another's can not."""
+        if self._was_root:
+            return True
+        mode = flags & os.O_ACCMODE
+        wanted = (os.W_OK if mode != os.O_RDONLY else 0) | (os.R_OK if mode != os.O_WRONLY else 0)
+        return os.access(f"/proc/self/fd/{walked.fd}", wanted, effective_ids=True)  # without asking Landlock
 
     def _reopen(self, walked: Walked, flags: int, seen: Seen) -> int:
         fd = _reopen(walked, flags)

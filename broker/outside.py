@@ -172,7 +172,7 @@ def outside(walker: Walker, walked: Walked, peer: Peer, rights: Rights) -> Outsi
         WRITE if rights & _WRITING else 0
     )
     possible = way.node.give(peer.uid, peer.gids, wanted)
-    node = f"node is {way.node}"
+    node = f"{'node' if stat.S_IFMT(way.node.mode) in (stat.S_IFCHR, stat.S_IFBLK) else 'it'} is {way.node}"
     if possible is None:
         return Outside(None, f"{node}: whether {who} can open it depends on groups that are not known")
     return Outside(possible, f"{node}: {who} {'can' if possible else 'cannot'} open it without the broker")

@@ -102,7 +102,8 @@ def _with_drafts(files: PolicyFiles, drafts: Sequence[Source]) -> PolicyFiles:
 def _some(files: PolicyFiles, places: Sequence[str]) -> PolicyFiles:
     # A broker without a policy denies everything, which nobody who starts one can mean.
     if not files.files and not files.problems:
-        raise UnreadablePolicy(f"there is no policy: no file NAME.yaml lies in {', '.join(places)}")
+        ignored = f" (ignored by their names: {', '.join(files.ignored)})" if files.ignored else ""
+        raise UnreadablePolicy(f"there is no policy: no file NAME.yaml lies in {', '.join(places)}{ignored}")
     return files
 
 

@@ -9,6 +9,7 @@ Rules that this module enforces:
 The policy is read in a thread, so that connections are accepted and records written meanwhile.
 """
 
+import contextlib
 import os
 import threading
 import time
@@ -18,6 +19,7 @@ from typing import NamedTuple
 from broker.identity import Accounts, IdentityReader
 from broker.listeners import Listener, ListenError, default_declaration, is_like, listen
 from broker.supervisor import Supervisor, complain
+from broker.textlines import counted
 from broker.unusable import Unusable
 from policy import Policy, SocketDeclaration
 
@@ -90,6 +92,7 @@ class Reloader:
         self.last: Reloaded | None = None
         """What came of the last one."""
         supervisor.watch(self._wake, self._was_read)
+        supervisor.confine_anew = self.confine_anew
 
     def ask(self, done: Callable[[Reloaded], None]) -> None:
         """Read the policy as it is from now on; `done` is told what came of it."""
@@ -97,6 +100,14 @@ class Reloader:
             self._next.append(done)
             return
         self._begin([done])
+
+    def confine_anew(self) -> None:
+        """Serve by the same policy with a worker that reaches what there is by now. A reload does as much."""
+        if self._thread is None and not self._done:
+            with contextlib.suppress(OSError):
+                self._supervisor.replace(
+                    self._supervisor.policy, self._reader.of_connection, lambda good: None
+                )
 
     def close(self) -> None:
         """Wait until nothing is read any more, and close what is held."""
@@ -176,7 +187,7 @@ class Reloader:
         if error:
             complain(f"the policy was not loaded again, {policy.digest} stays in force: {error}")
         else:
-            complain(f"serving by policy {policy.digest}: {len(policy.rules)} rules")
+            complain(f"serving by policy {policy.digest}: {counted(len(policy.rules), 'rule')}")
         wrong = {"error": error} if error else {}
         self._supervisor.note(
             "reload", good=not error, policy=policy.digest, rules=len(policy.rules), **wrong

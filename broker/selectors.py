@@ -151,7 +151,7 @@ class _Adviser:
                 both = _merged(product, {"udev": {"ID_PATH": port}})
                 self._offer("product-port", {**self._sort(), **both}, [about], True)
         self._offer_number()
-        if self._node.path.startswith("/dev/pts/"):
+        if self._node.path.startswith("/dev/pts/") and self._node.path != "/dev/pts/ptmx":
             self._remarks.append(
                 "a pseudoterminal comes and goes with its session: no selector is for it alone"
             )

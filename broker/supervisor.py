@@ -22,11 +22,13 @@ from collections.abc import Callable, Sequence
 
 from broker.audit import AuditLog
 from broker.clients import Clients, Kept
+from broker.confinement_report import AS_IT_COMES, Confinement, Setting, missing_layers
 from broker.grants import Grants
 from broker.introduction import AUDIT_FAILS, AUDIT_WORKS, DONE, FINISH, Introduction
 from broker.limits import (
     ACCEPT_BURST,
     AUDIT_GATHER_SECONDS,
+    CONFINE_ANEW_SECONDS,
     HANDOVER_SECONDS,
     RESTART_FORGET_SECONDS,
     RESTART_MOST_SECONDS,
@@ -72,11 +74,14 @@ class Supervisor:
         listeners: Sequence[Listener] = (),
         introduce: Introducer | None = None,
         clock: Callable[[], float] = time.monotonic,
+        setting: Setting = AS_IT_COMES,
     ) -> None:
         """Start the worker. Without `introduce` there is one client, whom introduce() introduces, and no second worker.
 
-        Raises OSError.
+        `setting` is how workers are to be confined. Raises OSError, and LayerMissing where that is not possible.
         """
+        self.missing = missing_layers(setting.without)
+        self._setting = setting._replace(without=frozenset(one.layer for one in self.missing))
         self._audit = audit
         self._introduce = introduce
         self._clock = clock
@@ -87,7 +92,7 @@ class Supervisor:
         self._waiting: collections.deque[tuple[bytes, Kept]] = collections.deque()
         self._listeners: dict[int, Listener] = {}
         self._generation = 0
-        self._serving = Worker(policy, 0)
+        self._serving = Worker(policy, 0, self._setting)
         self._starting: Worker | None = None  # the next one, until it says that it serves
         self._next: tuple[Introducer | None, Callable[[bool], None]] = _NOTHING_NEXT
         self._finishing: list[Worker] = []  # those that bring their connections to an end
@@ -96,6 +101,10 @@ class Supervisor:
         ] = {}  # the generation that has a connection, by the connection's number
         self._deadline: float | None = None  # when those that finish are ended
         self._restart_at: float | None = None
+        self._anew_at: float | None = None  # when a worker is started for the sake of its confinement
+        self._last_anew = float("-inf")
+        self.confine_anew: Callable[[], None] = lambda: None
+        """Called when another worker would reach what the one that serves is kept from: replace() it by its like."""
         self._restart_after = RESTART_SECONDS
         self._last_death = float("-inf")
         self.restarts = 0
@@ -146,7 +155,8 @@ class Supervisor:
             return 0.01
         if not self._audit_watched:
             return AUDIT_GATHER_SECONDS
-        due = [moment - self._clock() for moment in (self._deadline, self._restart_at) if moment is not None]
+        moments = (self._deadline, self._restart_at, self._anew_at)
+        due = [moment - self._clock() for moment in moments if moment is not None]
         if self._audit.pending:
             due.append(self._audit.retry_seconds())
         return max(0.0, min(due)) if due else None
@@ -161,6 +171,9 @@ class Supervisor:
             self._watch_records(True)
         if self._restart_at is not None and self._clock() >= self._restart_at:
             self._restart()
+        if self._anew_at is not None and self._clock() >= self._anew_at:
+            self._anew_at, self._last_anew = None, self._clock()
+            self.confine_anew()
         if self._deadline is not None and self._clock() >= self._deadline:
             self._end_finishing()
         if self.grants.is_full:
@@ -173,14 +186,24 @@ class Supervisor:
         """The policy that is served."""
         return self._serving.policy
 
+    @property
+    def confinement(self) -> Confinement | None:
+        """How the worker that serves is confined, once it said so."""
+        return self._serving.confinement
+
     def replace(self, policy: Policy, introduce: Introducer, done: Callable[[bool], None]) -> None:
         """Serve by another policy: start a worker for it, which takes over when it says that it serves.
 
         A call is answered by one policy, whichever worker read it. `done` is told whether it has taken over; if not,
-        the one before goes on. One replacement at a time. Raises OSError when no worker can be started.
+        the one before goes on. One replacement at a time: one that was for the same policy gives way. Raises OSError
+        when no worker can be started.
         """
+        if self._starting is not None:
+            starting, self._starting = self._starting, None
+            starting.kill()
+            self._reap(starting)
         self._generation += 1
-        self._starting = Worker(policy, self._generation)
+        self._starting = Worker(policy, self._generation, self._setting)
         self._next = introduce, done
         self._watch_worker(self._starting)
 
@@ -190,6 +213,7 @@ class Supervisor:
         self.watch(worker.fileno(), functools.partial(self._worker_says, worker))
 
     def _worker_says(self, worker: Worker) -> None:
+        was_ready = worker.ready
         try:
             said = worker.said()
         except WorkerBroken as error:
@@ -197,6 +221,11 @@ class Supervisor:
             worker.kill()
             self.unwatch(worker.fileno())
             return
+        if worker.confinement is not None and not was_ready:
+            self.note("worker", generation=worker.generation, confinement=worker.confinement.fields())
+        if worker is self._serving and worker.wants_confinement_anew:
+            worker.wants_confinement_anew = False
+            self._anew_at = max(self._clock(), self._last_anew + CONFINE_ANEW_SECONDS)
         if worker is self._starting and worker.ready:
             self._take_over(worker)
         for what, number in said:
@@ -285,7 +314,7 @@ class Supervisor:
         self._restart_at = None
         self._generation += 1
         try:
-            worker = Worker(self._serving.policy, self._generation)
+            worker = Worker(self._serving.policy, self._generation, self._setting)
         except OSError as error:
             complain(f"no worker can be started: {error.strerror}")
             self._restart_at = self._clock() + RESTART_MOST_SECONDS
@@ -463,6 +492,8 @@ class Supervisor:
 
     def _records_waiting(self, worker: Worker) -> None:
         """Write what came; then let more gather, so that a busy worker costs few wake-ups."""
+        if not worker.ready:
+            self._worker_says(worker)  # how it is confined comes before what it did
         self._audit.take(worker.records)
         self._tell_workers()
         self._next_write = self._clock() + AUDIT_GATHER_SECONDS

@@ -103,6 +103,10 @@ class Walker:
         """The fds of the walker."""
         return self._root.fd, self._mounts.fileno()
 
+    def slow_points(self) -> list[str]:
+        """The mount points of what may block."""
+        return self._mounts.slow_points()
+
     def mount_changes(self) -> int:
         """An fd for an event loop, which reports EPOLLPRI when something was mounted or unmounted."""
         return self._mounts.watched()

@@ -4,6 +4,7 @@ It gets each connection and its identity from the supervisor, never from a clien
 supervisor does. It has no controlling terminal and hears no signal that is typed at one.
 """
 
+import contextlib
 import resource
 import select
 import socket
@@ -17,17 +18,18 @@ from broker.connection import WATCHED, Connection, Shared, State
 from broker.endings import opener_for
 from broker.helpers import Helpers
 from broker.introduction import (
+    ANEW,
     AUDIT_FAILS,
     AUDIT_WORKS,
     DONE,
     FINISH,
     INTRODUCTION_BYTES,
-    READY,
     REFUSED,
     Introduction,
     said_of,
 )
 from broker.limits import CONNECTIONS, CONNECTIONS_PER_UID, GRANTS_PER_GENERATION, RESERVED_FDS
+from broker.opener import Opener
 from broker.records import AuditPipe
 from broker.service import Service
 from policy import Policy
@@ -61,17 +63,30 @@ class Worker:
         self._running = True
         self._finishing: set[Connection] | None = None  # those that another worker is to go on with
         self._next_count = 0.0
+        self._wants_confinement_anew = True  # may say so, once
+        self._opener.kept_away = self._kept_away
         self._epoll.register(control, select.EPOLLIN)
         changes = self._opener.mount_changes()
         self._handlers[changes] = lambda events: self._opener.forget_known()
         self._epoll.register(changes, select.EPOLLPRI | select.EPOLLET)
+
+    @property
+    def opener(self) -> Opener:
+        """What looks and opens for it."""
+        return self._opener
+
+    def _kept_away(self) -> None:
+        """An object is out of reach that came or changed since this process was confined: the next one reaches it."""
+        if self._wants_confinement_anew:
+            self._wants_confinement_anew = False
+            with contextlib.suppress(OSError):
+                self._control.send(ANEW)
 
     def run(self) -> None:
         """Serve until the supervisor closes the control connection."""
         handlers, poll, changes = self._handlers, self._epoll.poll, self._opener.mount_changes()
         slow_opens, counted = self._helpers.running, self._service.refusals.unwritten
         timeout = None
-        self._control.send(READY)
         while self._running:
             events_of = poll(timeout, _EVENTS)
             if len(events_of) > 1 and (changes in dict(events_of) or len(events_of) == _EVENTS):

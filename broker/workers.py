@@ -11,7 +11,9 @@ import socket
 import sys
 
 from broker.audit import audit_pipe
-from broker.introduction import READY, SAID_BYTES, connection_of
+from broker.confinement_report import AS_IT_COMES, Confinement, Setting
+from broker.connections import refuse_fds
+from broker.introduction import ANEW, CONFINEMENT_BYTES, READY, SAID_BYTES, connection_of
 from broker.worker_process import run_worker
 from policy import Policy
 from sandboxed.descriptors import send_with_fds
@@ -24,11 +26,12 @@ class WorkerBroken(Exception):
 class Worker:
     """A worker, as its supervisor sees it."""
 
-    def __init__(self, policy: Policy, generation: int) -> None:
+    def __init__(self, policy: Policy, generation: int, setting: Setting = AS_IT_COMES) -> None:
         """Start it. Raises OSError."""
         self.policy = policy
         self.generation = generation
-        self.ready = False
+        self.confinement: Confinement | None = None  # how it is confined, once it said so: it serves then
+        self.wants_confinement_anew = False
         self.finishing = False
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.records, record_end = audit_pipe()
@@ -37,11 +40,17 @@ class Worker:
                 stream.flush()
         self.pid = os.fork()
         if self.pid == 0:
-            run_worker(policy, theirs, record_end, generation)
+            run_worker(policy, theirs, record_end, generation, setting)
         theirs.close()
         os.close(record_end)
         self._control.setblocking(False)
+        refuse_fds(self._control)
         self.pidfd = os.pidfd_open(self.pid)
+
+    @property
+    def ready(self) -> bool:
+        """Whether it serves."""
+        return self.confinement is not None
 
     def fileno(self) -> int:
         """The channel that it speaks on."""
@@ -51,8 +60,12 @@ class Worker:
         """Hear what it says of connections: DONE or REFUSED, and a number, for each. Raises WorkerBroken."""
         said = []
         while message := self._heard():
-            if message == READY:
-                self.ready = True
+            if self.confinement is None:
+                # It had no client yet who could have taken it over.
+                self.confinement = _confinement_of(message)
+                continue
+            if message == ANEW:
+                self.wants_confinement_anew = True
                 continue
             try:
                 said.append(connection_of(message))
@@ -63,7 +76,7 @@ class Worker:
     def _heard(self) -> bytes:
         try:
             # No room for fds: the kernel closes what is sent.
-            message, _, flags, _ = self._control.recvmsg(SAID_BYTES)
+            message, _, flags, _ = self._control.recvmsg(SAID_BYTES if self.ready else CONFINEMENT_BYTES)
         except OSError:
             return b""  # nothing; or it is gone, as its pidfd tells
         if flags:
@@ -103,3 +116,10 @@ class Worker:
         self._control.close()
         os.close(self.records)
         os.close(self.pidfd)
+
+
+def _confinement_of(message: bytes) -> Confinement:
+    if message.startswith(READY):
+        with contextlib.suppress(ValueError, TypeError, KeyError, AttributeError):
+            return Confinement.decoded(message[len(READY) :])
+    raise WorkerBroken("it did not say how it is confined")

@@ -283,6 +283,13 @@ _ALL = (
         True,
     ),
     Code(
+        "directory-alone",
+        ERROR,
+        "A deny or an exception names a directory and not what lies in it, which a rule gives all the same.",
+        'Name both: [/srv/secret, "/srv/secret/**"].',
+        True,
+    ),
+    Code(
         "path-of-another-type",
         WARNING,
         "What the allow names is there and has another type than the rule: it gives nothing.",

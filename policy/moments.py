@@ -26,7 +26,9 @@ def parse_moment(text: str) -> int:
     """Return the moment that `text` is, in seconds since 1970. Raises MomentError."""
     match = MOMENT.fullmatch(text)
     if match is None:
-        missing = "the time zone is missing, " if _WITHOUT_ZONE.fullmatch(text) else ""
+        missing = ""
+        if partial := _WITHOUT_ZONE.fullmatch(text):
+            missing = f"the {'time zone is' if partial[4] else 'time of day and the time zone are'} missing, "
         raise MomentError(f"{missing}expected {_SHAPE}")
     year, month, day, hour, minute, second, zone_hour, zone_minute = (
         int(match[group] or 0) for group in (1, 2, 3, 4, 5, 6, 8, 9)

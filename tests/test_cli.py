@@ -209,6 +209,26 @@ def test_check_of_a_directory_warns_of_names_that_it_ignores(tmp_path: Path, goo
     ]
 
 
+def test_check_names_what_it_ignores_where_there_is_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / "good.yml").write_text("version: 1\n")
+    ran = fdbroker("check", str(tmp_path))
+    assert ran.returncode == 2
+    assert ran.stderr.endswith(f"lies in {tmp_path} (ignored by their names: {tmp_path}/good.yml)\n")
+
+
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_reader_that_has_read_enough_is_no_trouble(options: list[str]) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        ran = subprocess.run(
+            [*FDBROKER, "schema", *options], stdout=writing, stderr=subprocess.PIPE, timeout=60, check=False
+        )
+    finally:
+        os.close(writing)
+    assert ran.stderr == b""
+
+
 @pytest.mark.parametrize("name", ["no-such.yaml", "no-such-directory/x.yaml"])
 def test_check_of_what_is_not_there_is_unusable_input(tmp_path: Path, name: str) -> None:
     ran = fdbroker("check", str(tmp_path / name))

@@ -133,7 +133,7 @@ def _only(name: str, people: Iterable[Somebody], finder: PeerFinder) -> tuple[li
 def _about(options: argparse.Namespace, count: int) -> str:
     parts = [counted(count, "object")]
     if options.device is not None:
-        parts.append(f"of device group {options.device}")
+        parts.append(f"of device group {options.device}{' or by their paths' if options.path else ''}")
     if options.device is None and not options.path:
         parts.append("that the policy can give")
     if options.user is not None:

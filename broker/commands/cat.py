@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from broker.commands.policies import read_or_tell, show_problems
+from broker.commands.rule_words import clients_words, objects_words
 from broker.policyfiles import TIERS, PolicyFiles, load_files
 from broker.textlines import columns, counted
 from broker.trust import shown_path
 from policy import PolicyError, PolicySet, Rule, rights_words
+from policy.moments import moment_text
 from policy.problems import Position
 from policy.termwords import as_written, written
 from policy.words import ALL_RIGHTS
@@ -19,10 +21,10 @@ Policy files lie in three tiers: {TIERS[2]} (the administrator) goes over
 {TIERS[1]} (until reboot), and that over {TIERS[0]} (packages).
  - A file replaces those of its name in lower tiers; an empty one, or a link to /dev/null, leaves nothing of them.
  - `mask: [10-base/disks]` in a file switches off that rule of a lower tier.
- - A client or socket that is declared again in a higher tier means what it says there.
-What counts and what does not is shown with the place to look at; then each rule in force: its id, file and line, and
-what it allows or denies, and under which terms. To change what a package says, do not edit its file: mask the rule,
-and write yours.
+ - A client, a socket or a group of devices that is declared again in a higher tier means what it says there.
+What counts and what does not is shown with the place to look at; then each rule in force: its id, file and line, what
+it allows or denies, of what, for whom, and under which terms. To change what a package says, do not edit its file: mask
+the rule, and write yours.
 
   fdbroker cat                         what `fdbroker serve` would serve by
   fdbroker cat --json | jq -r '.rules[].id'
@@ -98,7 +100,10 @@ def _described(files: PolicyFiles, loaded: PolicySet, *, tiered: bool) -> dict[s
                 "line": rule.line,
                 "action": rule.action,
                 "rights": rights_words(rule.rights),
+                "who": clients_words(rule, ", ".join),
+                "what": objects_words(rule, ", ".join) or "everything",
                 "paths": [pattern.text for pattern in rule.paths],
+                "until": None if rule.until is None else moment_text(rule.until),
                 "terms": written(rule.terms),
                 "accept": sorted(rule.accept),
             }
@@ -139,11 +144,16 @@ def _places(one: dict[str, Any]) -> list[str]:
 
 def _rule_row(shown: dict[str, Any], rule: Rule) -> list[str]:
     rights = "all" if rule.rights == ALL_RIGHTS else " ".join(shown["rights"])
-    objects = [*shown["paths"], *map(str, rule.terms.addresses)]
-    terms = as_written(rule.terms._replace(addresses=()))
+    until = [f"until: {moment_text(rule.until)}"] if rule.until is not None else []
+    terms = [*as_written(rule.terms._replace(addresses=())), *until]
     terms += [f"accept: [{', '.join(shown['accept'])}]"] if rule.accept else []
-    row = [shown["id"], _shown(shown), f"{rule.action} {rights}", " ".join(objects) or "everything"]
-    return [*row, ", ".join(terms)]
+    row = [
+        shown["id"],
+        _shown(shown),
+        f"{rule.action} {rights}",
+        objects_words(rule, ", ".join) or "everything",
+    ]
+    return [*row, f"for {clients_words(rule, ', '.join)}", ", ".join(terms)]
 
 
 def _shown(place: dict[str, Any]) -> str:

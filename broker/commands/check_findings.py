@@ -28,7 +28,7 @@ def findings_counts(linted: Linted, *, with_notes: bool) -> list[str]:
     failing = Counter(one.severity for one in linted.findings if one.fails)
     lines = []
     if failing:
-        told = ", ".join(f"{counted(count, severity)}" for severity, count in failing.items())
+        told = ", ".join(counted(count, severity) for severity, count in sorted(failing.items()))
         lines.append(f"{told}; a rule takes one on with 'accept: [CODE]', --explain CODE tells more")
     notes = Counter(one.code for one in linted.findings if one.severity == NOTE and not one.accepted)
     if notes and not with_notes:

@@ -56,7 +56,7 @@ def print_text(checked: Checked, *, with_notes: bool) -> None:
         passed = tests.total - len(tests.overruled)
         told = f", {counted(passed, 'test')} passed" if tests.total else ""
         files = counted(checked.files, "file")
-        lines.append(f"good: {len(policy.rules)} rules in {files}, policy {policy.digest}{told}")
+        lines.append(f"good: {counted(len(policy.rules), 'rule')} in {files}, policy {policy.digest}{told}")
     for line in lines:
         print(line)
     counts = findings_counts(checked.linted, with_notes=with_notes)

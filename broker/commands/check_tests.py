@@ -105,7 +105,7 @@ def unreached_text(rules: Sequence[Rule]) -> list[str]:
     """A line for each rule that no test reaches."""
     return [
         f"{rule.file}:{rule.line}: no test {'is allowed by' if rule.action == 'allow' else 'is refused by'} {rule.id}"
-        for rule in rules
+        for rule in sorted(rules, key=lambda rule: (rule.file, rule.line))
     ]
 
 

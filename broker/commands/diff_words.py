@@ -3,11 +3,11 @@
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
+from broker.commands.rule_words import clients_words, objects_words
 from broker.onmachine import Settled
 from broker.textlines import columns, counted, printable_line
-from policy import DEFAULT_SOCKET, FileType, Peer, Rule, rights_words
-from policy.clientwords import client_words, listed
-from policy.devicewords import selector_words
+from policy import DEFAULT_SOCKET, Peer, Rule, rights_words
+from policy.clientwords import listed
 from policy.diff import BY_RULES, NOT_DECIDED, SOCKET, TERMS, Gain
 from policy.termwords import rule_terms
 from policy.witnesses import Witness
@@ -85,38 +85,16 @@ def _columns(line: Line) -> list[str]:
         return [f"whoever can open socket {first.socket}", "connect", "", "", ""]
     rules = [gain.rule for gain in line.gains if gain.rule is not None]
     if len(rules) > 1:
-        who = listed(list(dict.fromkeys(_clients(rule) for rule in rules)))
+        who = listed(list(dict.fromkeys(clients_words(rule) for rule in rules)))
         return [who, "", f"what {len(rules)} rules give", "", listed([rule.id for rule in rules])]
     rule = rules[0]
     return [
-        _clients(rule),
+        clients_words(rule),
         " ".join(rights_words(first.rights)),
-        _objects(rule),
+        objects_words(rule),
         " ".join(rule_terms(rule)) or "-",
         f"{rule.id} {rule.file}:{rule.line}",
     ]
-
-
-def _clients(rule: Rule) -> str:
-    excepted = f" but not {_any_of(rule.except_clients)}" if rule.except_clients else ""
-    return f"{_any_of(rule.clients)}{excepted}"
-
-
-def _any_of(clients: Sequence[Any]) -> str:
-    return listed([client_words(one) for one in clients])
-
-
-def _objects(rule: Rule) -> str:
-    words = [listed([pattern.text for pattern in rule.paths] or list(map(str, rule.terms.addresses)))]
-    types = rule.types or frozenset()
-    if types != {FileType.FILE}:
-        words.append(listed(sorted(kind.value for kind in types)))
-    selectors = [*((rule.device,) if rule.device is not None else ()), *(rule.devices or ())]
-    words += [listed([selector_words(one) for one in selectors])] if selectors else []
-    excepted = [pattern.text for pattern in rule.except_paths]
-    excepted += [selector_words(one) for one in rule.except_devices]
-    words += [f"but not {listed(excepted)}"] if excepted else []
-    return " ".join(words)
 
 
 def _reasons(line: Line) -> list[str]:
@@ -227,8 +205,8 @@ def _rule_json(rule: Rule) -> dict[str, Any]:
         "id": rule.id,
         "file": rule.file,
         "line": rule.line,
-        "who": _clients(rule),
-        "what": _objects(rule),
+        "who": clients_words(rule),
+        "what": objects_words(rule),
         "terms": " ".join(rule_terms(rule)),
     }
 

@@ -16,9 +16,9 @@ from policy import DEFAULT_SOCKET, Peer, Policy, Request, Rights, parse_rights
 _STATUS = {YES: 0, NO: 1, NOT_KNOWN: 2}
 
 _EPILOG = """\
-RIGHTS are the policy's words: read, write, append, truncate, ioctl; use = read,write,ioctl; edit = read,write,
-truncate. Nothing is opened: PATH is walked as the broker walks it, with O_PATH. Who is not root sees what they can
-see, and is told the rest.
+RIGHTS are the policy's words: read, write, append, create, truncate, ioctl, list, connect, listen;
+use = read,write,ioctl; edit = read,write,truncate. Nothing is opened: PATH is walked as the broker walks it, with
+O_PATH. Who is not root sees what they can see, and is told the rest.
 
   fdbroker explain --user mia /dev/ttyUSB0 read write
   fdbroker explain --pid 4711 /dev/kvm use --json

@@ -47,7 +47,7 @@ def _object_rows(explained: Explained) -> list[tuple[str, str]]:
     request, sight = explained.explanation.request, explained.sight
     if sight.object is None:
         why = sight.unseen or sight.failure or sight.refusal or "not looked for"
-        return [("object", f"{request.path}: {why}")]
+        return [("object", why if why.startswith(f"{request.path}: ") else f"{request.path}: {why}")]
     groups = f" = devices {', '.join(sight.groups)}" if sight.groups else ""
     rows = [("object", f"{object_words(sight.object, sight.device)}{groups}")]
     if sight.object.path != request.path:

@@ -126,7 +126,7 @@ class _Run:
                     audit = audit_to(options.audit, standard=2)
                     stack.callback(audit.close)
                     policy = policy_to_serve(policy_path)
-                    brokers.append(stack.enter_context(EmbeddedBroker(policy, audit)))
+                    brokers.append(stack.enter_context(EmbeddedBroker(policy, audit, options.weak)))
 
             number = theirs.fileno()
             sandbox = sandbox._replace(keep=(number,), broker_is_parent=True)

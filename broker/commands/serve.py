@@ -12,6 +12,7 @@ from broker.administration import Administration
 from broker.audit import MODES, REQUIRED, AuditLog
 from broker.commands.common import Unusable, say
 from broker.commands.policies import audit_to, policy_to_serve
+from broker.confinement_report import LANDLOCK, SECCOMP, Setting
 from broker.identity import Accounts, IdentityReader
 from broker.listeners import ListenError, listen
 from broker.policyfiles import TIERS
@@ -19,7 +20,11 @@ from broker.reloading import Reloader, Sockets
 from broker.supervisor import Supervisor, complain
 from policy import Policy, SocketDeclaration
 from sandboxed.client import DEFAULT_SOCKET
+from sandboxed.confinement.sandbox import LayerMissing
 from sandboxed.syscalls import signalfd
+
+# The user that the worker becomes where root is the broker's, if there is one of that name.
+ACCOUNT = "fdbroker"
 
 _STOP = (signal.SIGTERM, signal.SIGINT)
 _RELOAD = signal.SIGHUP
@@ -58,6 +63,7 @@ def main(arguments: Sequence[str]) -> int:
         lambda: policy_to_serve(options.policy),
         _admin_declaration(options),
         options.policy,
+        Setting(ACCOUNT, frozenset(options.weak)),
     )
 
 
@@ -126,6 +132,15 @@ def _parser() -> argparse.ArgumentParser:
         help="while the audit cannot be written: refuse every open, or go on and count what is lost "
         "(default: %(default)s)",
     )
+    parser.add_argument(
+        "--weak",
+        metavar="LAYER",
+        action="append",
+        default=[],
+        choices=(LANDLOCK, SECCOMP),
+        help="go on without LAYER of the worker's confinement if this machine cannot give it: landlock, seccomp; "
+        "may be repeated",
+    )
     return parser
 
 
@@ -136,6 +151,7 @@ def _serve(
     load: Callable[[], Policy],
     admin: SocketDeclaration | None,
     policy_path: str | None,
+    setting: Setting,
 ) -> int:
     signal.pthread_sigmask(signal.SIG_BLOCK, _HANDLED)
     listeners = list(sockets.listening.values())
@@ -143,7 +159,7 @@ def _serve(
         reader = IdentityReader(Accounts(policy))
         signals = signalfd(_HANDLED)
         admin_listener = None if admin is None else listen(admin)
-        supervisor = Supervisor(policy, audit, listeners, reader.of_connection)
+        supervisor = Supervisor(policy, audit, listeners, reader.of_connection, setting=setting)
         reloader = Reloader(supervisor, load, sockets, reader)
         administration = (
             None
@@ -152,14 +168,18 @@ def _serve(
                 supervisor, reloader, audit, admin_listener, functools.partial(_drift, load), policy_path
             )
         )
-    except (OSError, ListenError) as error:
+    except (OSError, ListenError, LayerMissing) as error:
         for listener in listeners:
             listener.close()
         say("serve", error)
         return 2
+    for layer in supervisor.missing:
+        complain(f"the worker goes without the layer {layer.layer!r}, as --weak says: {layer.reason}")
     supervisor.watch(signals, lambda: _on_signal(signals, supervisor, reloader))
+    count = len(policy.rules)
     for listener in listeners:
-        complain(f"serving at {listener.path}: {len(policy.rules)} rules, policy {policy.digest}")
+        rules = f"{count} rule{'s' * (count != 1)}"
+        complain(f"serving at {listener.path}: {rules}, policy {policy.digest}")
     try:
         supervisor.run()
     finally:

@@ -81,12 +81,19 @@ def has_any(argument: int, bits: int) -> Condition:
     return differs(argument, 0, bits)
 
 
-def assemble(audit_arch: int, reviewed: Sequence[tuple[int, int]], table: Mapping[int, Rows]) -> bytes:
+def assemble(
+    audit_arch: int,
+    reviewed: Sequence[tuple[int, int]],
+    table: Mapping[int, Rows],
+    otherwise: int = refuse(_ENOSYS),
+) -> bytes:
     """The filter as an array of struct sock_filter. `reviewed` is as in syscall_numbers.Architecture.
 
+    `otherwise` is the action for whatever was not reviewed, and for another architecture: with the calls of an
+    allow-list as the only ones that were, the filter is that list.
     Raises ValueError for a rule about a number that was not reviewed, and for a table that is too large.
     """
-    unknown = [_instruction(_RETURN, refuse(_ENOSYS))]
+    unknown = [_instruction(_RETURN, otherwise)]
     code = [
         _instruction(_LOAD, _ARCHITECTURE),
         _instruction(_IF_EQUAL, audit_arch, if_true=len(unknown)),

@@ -1,8 +1,9 @@
-"""Giving up every privilege, for ever, and proving it.
+"""Giving up every privilege, or all but those that are named, for ever, and proving it.
 
 Rules that this module enforces:
-- Nothing stays: no capability in any set, no supplementary group, no way back by exec (no_new_privs).
-- uid 0 is refused: root owns the files that confinement is to keep away, with capabilities or without.
+- drop(): nothing stays: no capability in any set, no supplementary group, no way back by exec (no_new_privs).
+- drop(): uid 0 is refused: root owns the files that confinement is to keep away, with capabilities or without.
+- reduce(): the named capabilities and groups stay, in the permitted and effective sets of this process alone.
 - What the kernel says in /proc/self/status afterwards decides. Anything left is `PrivilegeError`.
 
 An ordinary user has no CAP_SETPCAP: the bounding set and the securebits then stay as they are. Both
@@ -17,7 +18,7 @@ See capabilities(7), prctl(2).
 """
 
 import os
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 import prctl
 
@@ -77,6 +78,65 @@ def change_ids(uid: int | None, gid: int | None) -> None:
     syscalls.prctl(_PR_SET_NO_NEW_PRIVS, 1)
 
 
+def reduce(uid: int | None, gid: int | None, groups: Collection[int], capabilities: Collection[int]) -> None:
+    """Become `uid` and `gid` with these groups and capabilities, and nothing else; None for both keeps the ids.
+
+    Groups change only where CAP_SETGID is there; `capabilities` are numbers of linux/capability.h, which the caller
+    must have. No program that is run later gets any of them. Raises PrivilegeError, as drop().
+    """
+    may_limit_exec = bool(prctl.cap_effective.setpcap)
+    may_set_groups = bool(prctl.cap_effective.setgid)
+    try:
+        if may_limit_exec:
+            _limit_exec()  # with NO_SETUID_FIXUP: a change of uid takes no capability
+        else:
+            prctl.set_keepcaps(1)
+        syscalls.prctl(syscalls.PR_CAP_AMBIENT, syscalls.PR_CAP_AMBIENT_CLEAR_ALL)
+        if may_set_groups:
+            os.setgroups(sorted(groups))
+        if uid is not None and gid is not None:
+            os.setresgid(gid, gid, gid)
+            os.setresuid(uid, uid, uid)
+        kept = tuple(capabilities)
+        rest = [one for one in prctl.ALL_CAPS if one not in kept]
+        prctl.set_caps(
+            (kept, (prctl.CAP_PERMITTED, prctl.CAP_EFFECTIVE), True),
+            (kept, prctl.CAP_INHERITABLE, False),
+            (rest, prctl.ALL_FLAGS, False),
+        )
+        if not may_limit_exec:
+            prctl.set_keepcaps(0)
+        prctl.set_no_new_privs(1)
+    except OSError as error:
+        raise PrivilegeError(f"cannot give up privileges: {error}") from error
+    status = _own_status()
+    left = list(_not_reduced(status, uid, gid, groups if may_set_groups else None, capabilities))
+    if may_limit_exec and (status.get("CapBnd") != _EMPTY or prctl.get_securebits() != SECUREBITS):
+        left.append(f"CapBnd {status.get('CapBnd')}, securebits {prctl.get_securebits():#x}")
+    if left:
+        raise PrivilegeError(f"privileges are not those that should be left: {', '.join(left)}")
+
+
+def _not_reduced(
+    status: dict[str, str],
+    uid: int | None,
+    gid: int | None,
+    groups: Collection[int] | None,
+    capabilities: Collection[int],
+) -> Iterable[str]:
+    """What of a process's status differs from what reduce() was to leave. A field that is missing differs."""
+    mask = f"{sum(1 << one for one in set(capabilities)):016x}"
+    for name, wanted in (("CapInh", _EMPTY), ("CapAmb", _EMPTY), ("CapPrm", mask), ("CapEff", mask)):
+        if status.get(name) != wanted:
+            yield f"{name} {status.get(name)}"
+    if status.get("NoNewPrivs") != "1":
+        yield f"NoNewPrivs {status.get('NoNewPrivs')}"
+    if groups is not None and status.get("Groups", "?").split() != [str(one) for one in sorted(set(groups))]:
+        yield f"Groups {status.get('Groups')}"
+    yield from _wrong_ids("Uid", status, uid)
+    yield from _wrong_ids("Gid", status, gid)
+
+
 def _limit_exec() -> None:
     """Empty the bounding set and set the securebits, so that no exec gives a capability, to uid 0 either."""
     # The kernel's own count: it may know capabilities that the library does not, and the other way round.
@@ -104,9 +164,13 @@ def parse_status(text: str) -> dict[str, str]:
     return {name: value.strip() for name, _, value in lines}
 
 
-def _verify(uid: int | None, gid: int | None, may_limit_exec: bool) -> None:
+def _own_status() -> dict[str, str]:
     with open("/proc/self/status", encoding="utf-8", errors="replace") as file:
-        status = parse_status(file.read())
+        return parse_status(file.read())
+
+
+def _verify(uid: int | None, gid: int | None, may_limit_exec: bool) -> None:
+    status = _own_status()
     left = list(_left_over(status, uid, gid, may_limit_exec))
     if may_limit_exec and prctl.get_securebits() != SECUREBITS:
         left.append(f"securebits {prctl.get_securebits():#x}")

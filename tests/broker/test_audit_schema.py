@@ -60,6 +60,7 @@ WHOLE: dict[str, dict[str, Any]] = {
         "network": "none",
     },
     "reload": {"good": False, "policy": "0759be52ca9c", "rules": 10, "error": "x"},
+    "worker": {"generation": 0, "confinement": {"uid": 61184}},
     "worker-ended": {"status": -9, "clients": 1},
     "reopened": {},
     "reopen-failed": {"reason": "x"},

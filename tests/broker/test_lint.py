@@ -191,6 +191,40 @@ def test_path_is_compared_with_what_is_there(place: Path) -> None:
     assert codes(denying(place / "directory", ", type: file")) == []
 
 
+GIVEN = 'clients: [any], allow: read, paths: ["{place}/**"]'
+BOTH = '["{place}/directory", "{place}/directory/**"]'
+
+
+@pytest.mark.parametrize(
+    ("rules", "found"),
+    [
+        (f"{GIVEN}, except_paths: ['{{place}}/directory']", True),
+        (f"{GIVEN}, except_paths: {BOTH}", False),
+        (f"{GIVEN}, except_paths: ['{{place}}/file']", False),
+        ("clients: [any], allow: read, paths: ['{place}/*'], except_paths: ['{place}/directory']", False),
+        (f"{GIVEN} | deny: all, paths: ['{{place}}/directory']", True),
+        (f"{GIVEN} | deny: all, paths: {BOTH}", False),
+        (f"{GIVEN} | deny: all, paths: '{{place}}/directory' | deny: all, paths: '{{place}}/d*/**'", False),
+        (
+            f"{GIVEN} | deny: all, paths: '{{place}}/directory' "
+            "| deny: all, clients: [{{user: root}}], paths: '{place}/d*/**'",
+            True,
+        ),
+        (f"{GIVEN} | deny: all, type: file, paths: ['{{place}}/directory']", False),
+        ("deny: all, paths: ['{place}/directory']", False),
+    ],
+)
+def test_directory_that_is_denied_alone_is_told_where_its_content_is_given(
+    place: Path, rules: str, found: bool
+) -> None:
+    (place / "directory").mkdir()
+    (place / "file").write_text("x")
+    numbered = [
+        f"name: r{number}, {rule}" for number, rule in enumerate(rules.format(place=place).split(" | "))
+    ]
+    assert ("directory-alone" in codes(*numbered)) is found
+
+
 def test_what_nobody_is_given_is_found(place: Path) -> None:
     assert codes("clients: [any], allow: read, type: [file, directory], paths: [/etc]") == ["never-given"]
     assert "never-given" in codes(
@@ -265,7 +299,7 @@ def test_check_fails_for_a_finding_until_it_is_accepted(place: Path) -> None:
     ran = check(written(place, [f"{wide}, accept: [wide-path]"]))
     assert ran.returncode == 0
     assert ran.stdout.startswith("30-site.yaml:3: accepted: wide-path: rule 30-site/wide: ")
-    assert ran.stdout.splitlines()[-1].startswith("good: 1 rules in 1 file")
+    assert ran.stdout.splitlines()[-1].startswith("good: 1 rule in 1 file")
 
 
 def test_check_shows_notes_when_they_are_wanted(place: Path) -> None:

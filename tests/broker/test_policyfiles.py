@@ -547,8 +547,20 @@ def test_cat_shows_what_counts_and_what_does_not(layered: list[Path]) -> None:
         [["redefined", "names"], ["client", "lab", "10-base.yaml:2", "by", "90-site.yaml:3"]],
         [
             ["rules", "in", "force"],
-            ["10-base/kvm", "10-base.yaml:5", "allow", "read", "write", "ioctl", "/dev/kvm"],
-            ["90-site/none", "90-site.yaml:4", "deny", "all", "everything"],
+            [
+                "10-base/kvm",
+                "10-base.yaml:5",
+                "allow",
+                "read",
+                "write",
+                "ioctl",
+                "/dev/kvm",
+                "char",
+                "for",
+                "user",
+                "tom",
+            ],
+            ["90-site/none", "90-site.yaml:4", "deny", "all", "everything", "for", "everybody"],
         ],
     ]
 
@@ -580,8 +592,22 @@ def test_cat_of_paths_shows_them_alone(layered: list[Path]) -> None:
         "deny",
         "all",
         "everything",
+        "for",
+        "everybody",
     ]
     assert "masked" not in ran.stdout
+
+
+def test_cat_shows_devices_exceptions_and_the_end_of_a_rule(layered: list[Path]) -> None:
+    (layered[2] / "50-exam.yaml").write_text(
+        "version: 1\ndevices: {sticks: {type: block, udev: {ID_BUS: usb}}}\nrules:\n"
+        "  - {name: a, deny: all, devices: [sticks], until: 2036-12-01T18:00+01:00}\n"
+        '  - {name: b, clients: [{uid: 7}], allow: read, paths: ["/srv/**"], except_paths: ["/srv/secret/**"]}\n'
+    )
+    lines = fdbroker(layered, "cat").stdout.splitlines()
+    a, b = (next(line.split() for line in lines if f"50-exam/{name} " in line)[2:] for name in "ab")
+    assert " ".join(a) == "deny all type block and ID_BUS=usb for everybody until: 2036-12-01T17:00:00Z"
+    assert " ".join(b) == "allow read /srv/** but not /srv/secret/** for uid 7"
 
 
 def test_cat_of_a_set_with_mistakes_shows_those(layered: list[Path]) -> None:

@@ -251,7 +251,7 @@ def test_worker_that_dies_again_and_again_is_started_with_pauses(start: Start, p
         worker = wait_until(lambda: children_of(broker.supervisor), "a worker")[0]
         os.kill(worker, signal.SIGKILL)
         wait_until(lambda dead=worker: dead not in children_of(broker.supervisor), "its end")
-    assert len(broker.all_records(event="worker-ended")) == 4
+    wait_until(lambda: len(broker.all_records(event="worker-ended")) == 4, "all records")
     with broker.client() as client:
         assert gives(client, place / "one")
     seqs = [one["seq"] for one in broker.all_records()]

@@ -193,8 +193,8 @@ def test_audit_goes_to_the_file_when_one_is_named(rules: str, secret: Path, plac
     audit = place / "audit.jsonl"
     run("--policy", rules, "--audit", str(audit), "--", sys.executable, "-c", OPEN.format(path=str(secret)))
     records = [json.loads(line) for line in audit.read_text().splitlines()]
-    assert [one["event"] for one in records] == ["run", "open"]
-    assert (records[1]["verdict"], records[1]["rule"], records[1]["path"]) == (
+    assert [one["event"] for one in records] == ["run", "worker", "open"]
+    assert (records[2]["verdict"], records[2]["rule"], records[2]["path"]) == (
         "allow",
         "run/secret",
         str(secret),

@@ -259,6 +259,7 @@ def test_audit_is_written_to_standard_output_when_no_file_is_named(place: Path) 
 
         with sandboxed.connect(address) as client:
             client.open_fd("/dev/null", ["read"]).close()
+        assert json.loads(process.stdout.readline())["event"] == "worker"
         assert json.loads(process.stdout.readline())["path"] == "/dev/null"
         process.terminate()
         assert process.wait(SECONDS) == 0
