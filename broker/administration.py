@@ -92,6 +92,7 @@ class Administration:
                 "last_reload": None if last is None else last._asdict(),
                 "workers": supervisor.workers(),
                 "restarts": supervisor.restarts,
+                "confinement": None if supervisor.confinement is None else supervisor.confinement.fields(),
                 "connections": supervisor.connections(),
                 "grants": supervisor.granted()[0],
                 "grants_forgotten": supervisor.grants.forgotten,

@@ -44,12 +44,28 @@ def _lines(status: dict[str, Any]) -> list[str]:
         ("sockets", ", ".join(status["sockets"])),
         ("clients", f"{status['connections']} connected, {status['grants']} grants in force"),
         ("workers", f"{workers}; {status['restarts']} restarted"),
+        ("confined", _confined(status["confinement"])),
         ("audit", f"{status['audit_records']} records{failing}"),
         ("reloads", f"{status['reloads']}{_last(status['last_reload'])}"),
     ]
     if status["drift"]:
         rows.append(("DRIFT", status["drift"]))
     return [f"{heading:9}{text}" for heading, text in rows]
+
+
+def _confined(confinement: dict[str, Any] | None) -> str:
+    """The worker's uid and what it kept, each with the rules that need it."""
+    if confinement is None:
+        return "not told yet"
+    kept = [f"{name} for {', '.join(rules)}" for name, rules in (confinement["capabilities"] or {}).items()]
+    without = confinement["without"]
+    return "; ".join(
+        [
+            f"uid {confinement['uid']}",
+            *(kept or ["no capability"]),
+            *([f"without {', '.join(without)}"] if without else []),
+        ]
+    )
 
 
 def _last(last: dict[str, Any] | None) -> str:

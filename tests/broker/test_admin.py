@@ -62,8 +62,10 @@ def test_status_tells_what_is_served_and_held(broker: Broker, place: Path) -> No
     assert status["sockets"] == [broker.socket]
     assert [one["pid"] for one in status["workers"]] == [broker.worker]
     assert status["drift"] == "" and status["audit_failing"] is False
+    assert isinstance(status["confinement"]["uid"], int)
     shown = run(place, "status")
     assert shown.returncode == 0 and status["policy"] in shown.stdout
+    assert f"uid {status['confinement']['uid']}" in shown.stdout
 
 
 def test_status_tells_that_the_files_changed_since(broker: Broker, place: Path) -> None:
