@@ -16,9 +16,9 @@ from typing import Any, BinaryIO
 
 import msgspec
 
-from broker.commands.common import Unusable
 from broker.limits import RECORD_BYTES
 from broker.recordwords import FRONT
+from broker.unusable import Unusable
 
 STANDARD_INPUT = "-"
 

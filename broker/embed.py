@@ -16,11 +16,12 @@ import socket
 import sys
 from collections.abc import Collection, Iterable
 
-from broker.commands.common import Unusable, audit_file, say
+from broker.commands.common import audit_file, say
 from broker.commands.policies import audit_to, policy_to_serve, servable
 from broker.connections import made_inside, make_inside
 from broker.embedded import EmbeddedBroker
 from broker.installation import import_trees, own_trees, refuse_writable
+from broker.unusable import Unusable
 from policy import Policy
 from sandboxed.child import Child
 from sandboxed.client import Client

@@ -11,7 +11,7 @@ import os
 import stat
 from typing import NamedTuple
 
-from broker.lint_accounts import Accounts
+from broker.account_database import AccountDatabase
 from broker.outside import WRITE, permissions_of
 from broker.peers import group_name, user_name
 from broker.records import printable
@@ -56,13 +56,13 @@ class Writers(NamedTuple):
             return self
         return self._replace(uids=self.owner, gids=_NOBODY, everybody=False)
 
-    def may_be_among(self, clients: Clients, accounts: Accounts) -> bool:
+    def may_be_among(self, clients: Clients, accounts: AccountDatabase) -> bool:
         """Whether one of them may be one of `clients`, by user and group; no clients are everybody."""
         if not self:
             return False
         return not clients or self.everybody or any(self._may_be(one, accounts) for one in clients)
 
-    def _may_be(self, client: Client, accounts: Accounts) -> bool:
+    def _may_be(self, client: Client, accounts: AccountDatabase) -> bool:
         if client.users is None and client.uids is None and client.groups is None and client.gids is None:
             return True
         members = {uid for gid in self.gids for uid in accounts.members_of(gid)}

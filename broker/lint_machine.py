@@ -8,8 +8,8 @@ import os
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
+from broker.account_database import AccountDatabase
 from broker.found import TYPES, device_systems, never_given
-from broker.lint_accounts import Accounts
 from broker.lint_directories import MISSING, Directories, Writers
 from broker.lint_trees import Trees
 from broker.records import printable
@@ -57,7 +57,7 @@ class _Machine:
     def __init__(self, walker: Walker, rules: Iterable[Rule]) -> None:
         self._walker = walker
         self._trees = Trees(rules)
-        self._accounts = Accounts()
+        self._accounts = AccountDatabase()
         self._directories = Directories(walker)
         self._systems = device_systems()
         self._abi = landlock_abi()

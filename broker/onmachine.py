@@ -6,19 +6,18 @@ opened. What cannot be looked at, or would be too much, is not decided; and neit
 or label of a process, which nobody has who does not run.
 """
 
-import errno
-import grp
 import os
-import pwd
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
+from broker.account_database import AccountDatabase
 from broker.devicefacts import DeviceFacts
-from broker.found import device_systems, is_same, never_given, object_of
 from broker.peers import PeerFinder
+from broker.population import unmarked
 from broker.subordinates import Subordinates
-from broker.walk import MayBlock, Walked, Walker, WalkFailed, WalkRefused
-from policy import DEFAULT_SOCKET, DENY, Object, PathPattern, Peer, Policy, Request, Rule
+from broker.survey import UNKNOWN, Seen, Survey
+from policy import DEFAULT_SOCKET, PathPattern, Peer, Policy, Request, Rights, Rule
+from policy.access import Subject, decided, literals
 from policy.clients import Client, allow_admits
 from policy.diff import NOT_DECIDED, RIGHTS, Gain
 from policy.paths import split
@@ -46,8 +45,6 @@ class Settled(NamedTuple):
     """Who gains something."""
     objects: tuple[str, ...] = ()
     """What they gain it of."""
-    looked_at: tuple[int, int] = (0, 0)
-    """How many users and objects were looked at."""
     example: Witness | None = None
     why: str = ""
     """Why it was not decided."""
@@ -68,31 +65,20 @@ class _Somebody(NamedTuple):
 class _Thing(NamedTuple):
     """What a path leads to, as either policy sees it."""
 
-    asked: str
-    before: Object
-    after: Object
-    same: tuple[str, ...]
-    """Literal paths of either policy that are other names of it."""
-    linked: bool
-    """Whether others can make hard links to it: found.hidden_name()."""
+    before: Subject
+    after: Subject
 
 
 def known_names(*policies: Policy) -> Names:
     """The numbers of the accounts and groups that the policies name and this machine has."""
-    users: dict[str, int] = {}
-    groups: dict[str, int] = {}
-    for policy in policies:
-        for name in policy.user_names:
-            try:
-                users[name] = pwd.getpwnam(name).pw_uid
-            except (KeyError, OSError):
-                continue
-        for name in policy.group_names:
-            try:
-                groups[name] = grp.getgrnam(name).gr_gid
-            except (KeyError, OSError):
-                continue
-    return Names(users, groups)
+    database = AccountDatabase()
+    users = {name: database.uid(name) for policy in policies for name in policy.user_names}
+    groups = {name: database.gid(name) for policy in policies for name in policy.group_names}
+    return Names(_known(users), _known(groups))
+
+
+def _known(numbers: Mapping[str, int | None]) -> dict[str, int]:
+    return {name: number for name, number in numbers.items() if number is not None}
 
 
 class Machine:
@@ -101,18 +87,18 @@ class Machine:
     def __init__(self, before: Policy, after: Policy, now: float) -> None:
         """Raises OSError where /proc is not mounted."""
         self._before, self._after, self._now = before, after, now
-        self._walker = Walker()
-        self._systems = device_systems()
-        self._facts = DeviceFacts(before, shows=True), DeviceFacts(after, shows=True)
+        names = literals(before, ()) | literals(after, ())
+        self._surveys = [Survey(DeviceFacts(policy, shows=True), names) for policy in (before, after)]
         self._finders = PeerFinder(before), PeerFinder(after)
+        self._accounts = {uid for finder in self._finders for uid in finder.account_uids()}
         self._things: dict[str, _Thing | None] = {}
         self._below_dev: list[str] | None = None
         self._users: list[_Somebody] | None = None
-        self._literals: list[tuple[str, os.stat_result]] | None = None
 
     def close(self) -> None:
         """Close what is held for looking."""
-        self._walker.close()
+        for survey in self._surveys:
+            survey.close()
 
     def settle(self, gain: Gain) -> Settled:
         """Decide a gain that is NOT_DECIDED by the rules."""
@@ -132,29 +118,27 @@ class Machine:
         users: dict[str, None] = {}
         objects: dict[str, None] = {}
         example: Witness | None = None
-        asked_for: set[str] = set()
         people = [
             one for one in self._everybody(rule) if allow_admits(rule.clients, rule.except_clients, one.after)
         ]
         left = DECISIONS
         for somebody in people:
             for thing in self._things_of(rule, somebody.after):
-                asked_for.add(thing.asked)
+                path = thing.after.path
                 for rights in parts(int(gain.rights)):
                     left -= 1
                     if left < 0:
                         raise _Undecided(f"it takes more than {DECISIONS} decisions")
-                    request = Request(thing.asked, rights)
-                    if self._gains(request, somebody, thing):
+                    if self._gains(rights, somebody, thing):
                         users[somebody.name] = None
-                        objects[thing.asked] = None
-                        example = example or Witness(request, somebody.after, thing.after, self._now)
+                        objects[path] = None
+                        request = Request(path, rights)
+                        example = example or Witness(request, somebody.after, thing.after.object, self._now)
                         break
         return Settled(
             bool(users),
             tuple(users),
             tuple(objects),
-            (len({one.name for one in people}), len(asked_for)),
             example,
         )
 
@@ -166,17 +150,18 @@ class Machine:
             if allow.paths and allow.rights & gain.rights:
                 yield from allow.except_clients
 
-    def _gains(self, request: Request, somebody: _Somebody, thing: _Thing) -> bool:
-        return _is_allowed(
-            self._after, request, somebody.after, thing.after, thing, self._now
-        ) and not _is_allowed(self._before, request, somebody.before, thing.before, thing, self._now)
+    def _gains(self, rights: Rights, somebody: _Somebody, thing: _Thing) -> bool:
+        after = decided(self._after, thing.after, somebody.after, rights, self._now)
+        return (
+            after.allowed
+            and not decided(self._before, thing.before, somebody.before, rights, self._now).allowed
+        )
 
     # Users
 
     def _everybody(self, rule: Rule) -> list[_Somebody]:
         if self._users is None:
-            uids = dict.fromkeys(account.pw_uid for account in pwd.getpwall())
-            self._users = [self._somebody(uid) for uid in uids]
+            self._users = [self._somebody(uid) for uid in sorted(self._accounts)]
         more = [self._somebody(uid) for uid in self._uids_besides(rule)]
         sockets = {name for client in rule.clients for name in client.sockets or ()} | {DEFAULT_SOCKET}
         return [
@@ -187,16 +172,11 @@ class Machine:
 
     def _somebody(self, uid: int) -> _Somebody:
         before, after = (finder.user(str(uid), None) for finder in self._finders)
-        # A process of theirs that no rule knows by its unit, program or label.
-        return _Somebody(
-            before._replace(unit="", exe="", label=""),
-            after._replace(unit="", exe="", label=""),
-            min(after.user_names or (), default=f"uid {uid}"),
-        )
+        name = min(after.user_names or (), default=f"uid {uid}")
+        return _Somebody(unmarked(before), unmarked(after), name)
 
     def _uids_besides(self, rule: Rule) -> list[int]:
         """Uids without an account, at least one of each sort that the rules tell apart."""
-        known = {account.pw_uid for account in pwd.getpwall()}
         ranges = [
             one
             for policy in (self._before, self._after)
@@ -210,7 +190,7 @@ class Machine:
         free = sorted(
             start
             for start in starts | {low for low, _ in wanted}
-            if start not in known and any(low <= start <= high for low, high in wanted)
+            if start not in self._accounts and any(low <= start <= high for low, high in wanted)
         )
         if len(free) > _UIDS:
             raise _Undecided("too many ranges of uids")
@@ -224,7 +204,7 @@ class Machine:
             meant = certainly(pattern, variables) if pattern.variables else pattern
             for path in self._paths(meant) if meant is not None else ():
                 thing = self._thing(path)
-                if thing is not None and thing.after.type in (rule.types or ()):
+                if thing is not None and thing.after.object.type in (rule.types or ()):
                     yield thing
 
     def _paths(self, pattern: PathPattern) -> Iterable[str]:
@@ -259,48 +239,19 @@ class Machine:
     def _thing(self, path: str) -> _Thing | None:
         """What `path` leads to; None for nothing that anybody could have."""
         if path not in self._things:
-            walked = self._walked(path)
-            if walked is None:
-                self._things[path] = None
-            else:
-                try:
-                    self._things[path] = self._described(path, walked)
-                finally:
-                    os.close(walked.fd)
+            self._things[path] = self._looked_at(path)
         return self._things[path]
 
-    def _described(self, path: str, walked: Walked) -> _Thing | None:
-        found = object_of(walked, walked.names)
-        if never_given(walked, found.type, self._systems):
-            return None
-        before, after = (facts.all_of(found, walked) for facts in self._facts)
-        same = [name for name, status in self._literal_names() if is_same(walked.status, status)]
-        return _Thing(path, before, after, tuple(same), walked.linked_by_others)
-
-    def _walked(self, path: str) -> Walked | None:
-        try:
-            return self._walker.walk(path)
-        except WalkRefused:
-            return None
-        except MayBlock:
-            raise _Undecided(f"{path} lies on a mount that may not answer") from None
-        except WalkFailed as failure:
-            if os.geteuid() != 0 and failure.errno in (errno.EACCES, errno.EPERM):
-                raise _Undecided(
-                    f"{path}: {os.strerror(failure.errno)}, for you, uid {os.geteuid()}"
-                ) from None
-            return None
-
-    def _literal_names(self) -> list[tuple[str, os.stat_result]]:
-        """What the literal paths of both policies lead to, that may be other names of objects."""
-        if self._literals is None:
-            self._literals = []
-            for name in sorted(_literals(self._before) | _literals(self._after)):
-                walked = self._walked(name)
-                if walked is not None:
-                    os.close(walked.fd)
-                    self._literals.append((name, walked.status))
-        return self._literals
+    def _looked_at(self, path: str) -> _Thing | None:
+        subjects = []
+        for survey in self._surveys:
+            seen = _found(survey, path)
+            if seen is None or seen.refusal:
+                return None
+            if survey.unknown:
+                raise _Undecided(survey.unknown[0])
+            subjects.append(seen.subject)
+        return _Thing(*subjects)
 
     def _no_such_names(self, gain: Gain, rule: Rule) -> bool:
         """Whether the paths that denies stopped are here no other names of anything that the rule is for."""
@@ -308,13 +259,12 @@ class Machine:
             return False
         for deny in gain.denies:
             for pattern in deny.paths:
-                walked = self._walked(pattern.text)
-                if walked is None:
+                seen = _found(self._surveys[0], pattern.text)
+                if seen is None:
                     continue
-                os.close(walked.fd)
-                kind = object_of(walked, ()).type
-                alone = walked.path == pattern.text and walked.status.st_nlink == 1
-                if kind in (rule.types or ()) and not (alone and not walked.status.st_rdev):
+                found = seen.subject.object
+                alone = found.path == pattern.text and seen.links == 1
+                if found.type in (rule.types or ()) and not (alone and seen.number is None):
                     return False
         return not any(
             may_meet(one, other) for deny in gain.denies for one in deny.paths for other in rule.paths
@@ -325,22 +275,11 @@ def _has_marks(client: Client) -> bool:
     return any(mark is not None for mark in (client.units, client.exes, client.labels))
 
 
-def _literals(policy: Policy) -> set[str]:
-    return {
-        pattern.text
-        for rule in policy.rules
-        for pattern in (rule.paths if rule.action == DENY else rule.except_paths)
-        if pattern.literal
-    }
-
-
-def _is_allowed(
-    policy: Policy, request: Request, peer: Peer, found: Object, thing: _Thing, now: float
-) -> bool:
-    """What the broker would answer: it tries those other names alone that the policy tells it to."""
-    if not thing.same and not thing.linked:
-        return policy.decide(request, peer, found, now).allowed
-    considered = policy.consider(request, peer, now)
-    if considered.refusal is not None or (thing.linked and considered.has_hidden_names):
-        return False
-    return policy.decide(request, peer, considered.named(found, thing.same), now).allowed
+def _found(survey: Survey, path: str) -> Seen | None:
+    """What `path` leads to; None for nothing that a request could be for."""
+    seen = survey.look(path)
+    if isinstance(seen, Seen):
+        return seen
+    if seen.what == UNKNOWN:
+        raise _Undecided(f"{path}: {seen.why}")
+    return None

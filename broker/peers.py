@@ -11,9 +11,10 @@ import pwd
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
-from broker.commands.common import Unusable
+from broker.account_database import groups_at_login
 from broker.identity import Accounts, IdentityReader
 from broker.process import Process, known_exe, lives, process_behind
+from broker.unusable import Unusable
 from policy import DEFAULT_SOCKET, Peer, Policy
 
 _LAST_ID = 2**32 - 2
@@ -38,16 +39,19 @@ class PeerFinder:
     def user(self, name: str, groups: Sequence[str] | None) -> Peer:
         """The user of that name or number; `groups` are the kernel's, by default those of a login. Raises Unusable."""
         uid = _number_of(name, "user", lambda known: pwd.getpwnam(known).pw_uid)
-        return self._one(uid, _groups_at_login(uid) if groups is None else _numbers_of(groups))
+        return self._one(uid, groups_at_login(uid) or frozenset() if groups is None else _numbers_of(groups))
 
     def accounts(self) -> list[Peer]:
-        """One peer for each uid of the account database, with the groups of a login; by uid.
+        """One peer for each of account_uids(), with the groups of a login; by uid."""
+        return self.uids(self.account_uids())
+
+    def account_uids(self) -> list[int]:
+        """The uids of the account database.
 
         A server of accounts may list none of its own: those that the policy names, and the members of groups that it
         names, are there all the same.
         """
-        uids = {account.pw_uid for account in pwd.getpwall()}
-        return self.uids(sorted(uids | set(self._named_uids())))
+        return sorted({account.pw_uid for account in pwd.getpwall()} | set(self._named_uids()))
 
     def _named_uids(self) -> Iterable[int]:
         names = set(self._policy.user_names)
@@ -62,7 +66,7 @@ class PeerFinder:
         """A peer for each of these uids, with the groups of a login."""
         reader = IdentityReader(self._accounts)
         try:
-            return [self._peer(reader, uid, _groups_at_login(uid)) for uid in uids]
+            return [self._peer(reader, uid, groups_at_login(uid) or frozenset()) for uid in uids]
         finally:
             reader.close()
 
@@ -148,14 +152,6 @@ def _number_of(name: str, what: str, look_up: Callable[[str], int]) -> int:
 
 def _numbers_of(groups: Sequence[str]) -> frozenset[int]:
     return frozenset(_number_of(name, "group", lambda known: grp.getgrnam(known).gr_gid) for name in groups)
-
-
-def _groups_at_login(uid: int) -> frozenset[int]:
-    try:
-        account = pwd.getpwuid(uid)
-        return frozenset(os.getgrouplist(account.pw_name, account.pw_gid))
-    except (KeyError, OSError):
-        return frozenset()
 
 
 class _Facts(NamedTuple):

@@ -35,7 +35,7 @@ class Somebody(NamedTuple):
 def everybody(policy: Policy, finder: PeerFinder) -> list[Somebody]:
     """The accounts of this machine, and after them whom the policy's allows know by other marks."""
     accounts = finder.accounts()
-    people = [Somebody(_unmarked(peer), _name(peer)) for peer in accounts]
+    people = [Somebody(unmarked(peer), _name(peer)) for peer in accounts]
     clients = dict.fromkeys(
         client for rule in policy.rules if rule.action == ALLOW for client in rule.clients
     )
@@ -47,7 +47,7 @@ def _name(peer: Peer) -> str:
     return "?" if peer.uid is None else user_name(peer.uid)
 
 
-def _unmarked(peer: Peer) -> Peer:
+def unmarked(peer: Peer) -> Peer:
     """`peer` as a process that no rule means by its unit, program or label."""
     return peer._replace(unit="", exe="", label="")
 
@@ -108,7 +108,7 @@ class _Marked:
             if rest.groups is None and rest.gids is None:
                 for low, high, uid in self._segments(rest.uids):
                     words = client_words(client._replace(uids=((low, high),)))
-                    yield Somebody(_unmarked(self._finder.uids([uid])[0]), None, client, words)
+                    yield Somebody(unmarked(self._finder.uids([uid])[0]), None, client, words)
         elif rest != Client() and not any(rest.certainly_matches(one.peer) for one in self._accounts):
             # A group that no account is in: a service may have it all the same.
             gids = {low for low, _ in (rest.gids or ())[:1]} | {

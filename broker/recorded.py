@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from broker.auditlines import lines_of, moment_of, record_of
 from broker.identity import Accounts, IdentityReader
 from broker.peers import user_name
+from broker.textlines import counted
 from policy import DEFAULT_SOCKET, FileType, Object, Peer, Policy, Request, Rights, parse_rights
 from policy.devices import DEVICE_TYPES, Device
 from policy.replaying import Facts
@@ -119,7 +120,7 @@ class Reading:
         if self.broken:
             more = " and more" if self.broken > len(self.places) else ""
             told.append(
-                f"{self.broken} line{'' if self.broken == 1 else 's'} passed over, no record: "
+                f"{counted(self.broken, 'line')} passed over, no record: "
                 f"line {', '.join(map(str, self.places))}{more}"
             )
         if self.unwritten:

@@ -3,7 +3,7 @@
 import re
 from typing import Any
 
-from broker.commands.common import printable_line
+from broker.textlines import printable_line
 
 # What the supervisor writes before each record, at the front of the line. A record that a worker made up could say
 # "seq" and "time" once more behind it: this is the one that counts.

@@ -16,10 +16,11 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
-from broker.commands.common import Unusable
 from broker.identity import Accounts, IdentityReader
 from broker.listeners import Listener, ListenError, default_declaration, is_like, listen
 from broker.supervisor import Supervisor, complain
+from broker.textlines import counted
+from broker.unusable import Unusable
 from policy import Policy, SocketDeclaration
 
 
@@ -83,9 +84,8 @@ class Reloader:
         self._sockets = sockets
         self._reader = reader
         self._done: list[Callable[[Reloaded], None]] = []
-        self._next: list[
-            Callable[[Reloaded], None]
-        ] = []  # those who asked when the files were being read already
+        # Those who asked when the files were being read already: what they wrote may not be in it.
+        self._next: list[Callable[[Reloaded], None]] = []
         self._thread: threading.Thread | None = None
         self._read: Policy | Unusable | None = None
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
@@ -187,9 +187,7 @@ class Reloader:
         if error:
             complain(f"the policy was not loaded again, {policy.digest} stays in force: {error}")
         else:
-            complain(
-                f"serving by policy {policy.digest}: {len(policy.rules)} rule{'s' * (len(policy.rules) != 1)}"
-            )
+            complain(f"serving by policy {policy.digest}: {counted(len(policy.rules), 'rule')}")
         wrong = {"error": error} if error else {}
         self._supervisor.note(
             "reload", good=not error, policy=policy.digest, rules=len(policy.rules), **wrong

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+from broker.textlines import counted, printable_line
 from policy import FileType, PolicyError, Source, load
 from policy.devices import Device, any_holds
 
@@ -83,8 +84,8 @@ def policy_text(suggestions: Iterable[Suggestion], comments: bool = True) -> str
     lines = ["devices:"]
     for one in suggestions:
         if comments:
-            lines += [f"  # {_comment(text)}" for text in one.about]
-            lines += [f"  # {_comment(_matching(one))}"]
+            lines += [f"  # {printable_line(text)}" for text in one.about]
+            lines += [f"  # {printable_line(_matching(one))}"]
         lines.append(f"  {one.name}:")
         for key, value in one.conditions.items():
             if isinstance(value, str):
@@ -98,11 +99,7 @@ def policy_text(suggestions: Iterable[Suggestion], comments: bool = True) -> str
 def _matching(suggestion: Suggestion) -> str:
     count = len(suggestion.matches)
     shown = " ".join(suggestion.matches[:4]) + (f" and {count - 4} more" if count > 4 else "")
-    return f"Now: {count} node{'' if count == 1 else 's'}, {shown}"
-
-
-def _comment(text: str) -> str:
-    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
+    return f"Now: {counted(count, 'node')}, {shown}"
 
 
 def _quoted(text: str) -> str:

@@ -47,6 +47,8 @@ class Seen(NamedTuple):
     """Why the broker gives it to nobody, whatever the policy says; or nothing."""
     identities: frozenset[Identity]
     """Two objects that share one are the same."""
+    links: int = 1
+    """How many hard links it has."""
 
 
 class Unseen(NamedTuple):
@@ -132,6 +134,7 @@ class Survey:
             way,
             never_given(walked, found.type, self._systems),
             identities,
+            walked.status.st_nlink,
         )
 
     def expand(self, pattern: PathPattern) -> tuple[list[str], bool]:

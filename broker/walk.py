@@ -22,8 +22,6 @@ from sandboxed.syscalls import RESOLVE_NO_MAGICLINKS, RESOLVE_NO_XDEV, fstatfs_t
 PROC_SUPER_MAGIC = 0x9FA0
 CGROUP_SUPER_MAGIC = 0x27E0EB
 CGROUP2_SUPER_MAGIC = 0x63677270
-DEVPTS_SUPER_MAGIC = 0x1CD1
-TMPFS_MAGIC = 0x01021994
 
 # An fd of these keeps its opener's credentials for later writes (cgroup.procs, uid_map, mem).
 _NEVER_ENTERED = {PROC_SUPER_MAGIC: "procfs", CGROUP_SUPER_MAGIC: "cgroupfs", CGROUP2_SUPER_MAGIC: "cgroupfs"}

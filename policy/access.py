@@ -91,7 +91,7 @@ def reach(
         for part in (offer, *_single(offer)):
             if _is_in(part, grants):
                 continue
-            verdict = _decided(policy, subject, peer, part, now)
+            verdict = decided(policy, subject, peer, part, now)
             if verdict.allowed and part == offer:
                 grants.append(verdict)
                 break
@@ -100,7 +100,7 @@ def reach(
             hidden = hidden or verdict is _HIDDEN
         for part in _parts(obtainable):
             if not _is_in(part, grants):
-                verdict = _decided(policy, subject, peer, part, now)
+                verdict = decided(policy, subject, peer, part, now)
                 grants += [verdict] if verdict.allowed else []
     largest = [
         one for one in grants if not _is_in(int(one.rights), [other for other in grants if other is not one])
@@ -136,7 +136,8 @@ def _parts(rights: int) -> list[int]:
     return sorted(parts, key=_size)
 
 
-def _decided(policy: Policy, subject: Subject, peer: Peer, rights: int, now: float | None) -> Verdict:
+def decided(policy: Policy, subject: Subject, peer: Peer, rights: int, now: float | None) -> Verdict:
+    """Return the verdict about these rights. As the broker does, it looks at such other names alone as matter."""
     request = Request(subject.path, Rights(rights), NO_RIGHTS)
     found = subject.object
     if subject.same or subject.linked_by_others:

@@ -1,59 +1,19 @@
-"""Which clients and patterns take in others: what one rule says for all whom another one means.
+"""Values under path patterns, found by a path that the patterns match, or by a pattern that they take in whole.
 
-Everything here errs on one side: what is said to be covered is, and what is covered may not be recognised.
+Nothing compares each pattern with each other one. What is found does take the other in; that all which do are found is
+not promised: patterns are compared by their components. For a proof of either see `within`, which takes longer.
 """
 
 from collections.abc import Iterable, Sequence
-from functools import lru_cache
-from itertools import product
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
-from .clients import Client
 from .patterns import Glob, PathPattern
 from .variables import AnyHome, Variables, possibly
 
 Value = TypeVar("Value")
 
-# Single clients that one with several conditions is taken apart into; one that makes more stays whole.
-_MOST_ATOMS = 64
-_KEPT_ATOMS = 16_384
-
-_MEMBERS = ("users", "uids", "groups", "gids", "sockets", "units", "exes", "labels")
-_EVERYBODY = Client()
 _NO_VARIABLES = Variables(None, None, None)
 _ANYTHING = PathPattern("/**", (), True)
-
-
-@lru_cache(_KEPT_ATOMS)
-def atoms(client: Client) -> tuple[Client, ...]:
-    """Return clients with one member in each condition, any of which matches whenever `client` does, and only then."""
-    conditions = [(field, getattr(client, field)) for field in _MEMBERS]
-    listed = [
-        [(field, _one_of(members, member)) for member in members]
-        for field, members in conditions
-        if members is not None
-    ]
-    count = 1
-    for choices in listed:
-        count *= len(choices)
-    if count > _MOST_ATOMS:
-        return (client,)
-    return tuple(client._replace(**dict(chosen)) for chosen in product(*listed))
-
-
-def _one_of(members: Any, member: Any) -> Any:
-    return (member,) if isinstance(members, tuple) else frozenset((member,))
-
-
-@lru_cache(_KEPT_ATOMS)
-def wider_than(atom: Client) -> tuple[Client, ...]:
-    """Return clients that match whenever `atom` does: itself, and each of its conditions alone."""
-    single = [
-        _EVERYBODY._replace(**{field: getattr(atom, field)})
-        for field in (*_MEMBERS, "any_account")
-        if getattr(atom, field) != getattr(_EVERYBODY, field)
-    ]
-    return (atom, *single) if len(single) > 1 else (atom,)
 
 
 class _Node(Generic[Value]):

@@ -7,7 +7,7 @@ What is refused here, each with its place:
 
 The entries of the top-level sections are handed out one at a time, so that a long file never stands in memory
 as nodes; a section that nobody wants is passed over, and of it only what is no YAML at all is refused. What the keys
-mean is the subject of `schema` and `profile`.
+mean is the subject of `schema`, `rulefields` and `profile`.
 """
 
 import re

@@ -4,6 +4,9 @@ A field is a function of the node, of what the value is called in messages, and 
 None when it has told a problem. Everything in a file is text until its field converts it, so `0660` is a mode where a
 mode stands and `no` is a name where a name stands. The fields of policies are `described`: each says what it takes, for
 editors.
+
+Here are those that others are made of, and names, ids and moments; `pathfields` and `devicefields` read what a rule is
+for, `termfields` what it is given under.
 """
 
 import re
@@ -12,12 +15,9 @@ from typing import Any, TypeVar
 
 from .clients import IdRange
 from .described import described
-from .devices import DeviceNumber, Values
 from .moments import MOMENT, MomentError, parse_moment
 from .nodes import Mapping as MappingNode
 from .nodes import Node, Scalar, Sequence, Unreadable
-from .paths import shape_fault
-from .patterns import Glob, PathPattern, PatternError, has_wildcards, parse_pattern
 from .problems import FileReport, did_you_mean, one_of, shown
 
 Value = TypeVar("Value")
@@ -25,9 +25,6 @@ Field = Callable[[Node, str, FileReport], Value | None]
 
 # The last uid and gid: (uid_t) -1 means "none" to the kernel.
 LAST_ID = 2**32 - 2
-
-# Bytes of a socket's path without its NUL, from unix(7).
-_SOCKET_PATH_BYTES = 107
 
 # Bytes of an environment variable's value. The kernel takes 128 KiB with the name (execve(2)), and all of them
 # share the room of the arguments; more than this is a file's content, not a setting.
@@ -45,33 +42,8 @@ _ACCOUNT = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*\$?")
 _NOT_AN_ACCOUNT = frozenset(("any", "all"))
 _ID_RANGE = re.compile(r"(0|[1-9][0-9]{0,9})(?:-(0|[1-9][0-9]{0,9}))?")
 _UNIT = re.compile(r"[A-Za-z0-9:_.\\@-]{1,240}\.(?:service|scope|socket|mount|swap)")
-_DEVICE_NUMBER = re.compile(r"(0|[1-9][0-9]{0,3}):(0|[1-9][0-9]{0,6}|\*)")
-UDEV_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,127}")
-ATTRIBUTE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]*(?:/[A-Za-z0-9_][A-Za-z0-9_.:-]*)*")
 _MODE = re.compile(r"0?[0-7]{3}")
 _NUMBER = re.compile(r"0|[1-9][0-9]{0,17}")
-_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,254}")
-
-# Factors of a size's last letter.
-_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30}
-_SIZE = re.compile(r"(0|[1-9][0-9]{0,17})([KMG]?)")
-
-# The kernel's device numbers: 12 bits of a major one, 20 of a minor one (makedev(3)).
-_LAST_MAJOR = 2**12 - 1
-_LAST_MINOR = 2**20 - 1
-
-# As much of the form of paths as a schema can tell.
-NO_PATH = r"//|/\.\.?(?:/|$)|/$"
-_NO_LITERAL_PATH = rf"{NO_PATH}|[*?\[\\{{}}]| /| $"
-_NO_PATTERN = rf"{NO_PATH}|\\| /| $|\*\*.|[^/]\*\*|\$\{{(?!(?:user|uid|home)\}})"
-_ABOUT_PATTERNS = (
-    "Absolute. `*`, `?` and `[…]` stay inside one component; a last `/**` is all that lies below. "
-    "`${user}`, `${uid}` and, at the start, `${home}` are the client's."
-)
-_PATTERN_START = r"^(?:/|\$\{home\}(?:/|$))"
-
-# What a path pattern, or another language of patterns, would not take for itself.
-_PATTERN = re.compile(r"[*?\[\\{}]|\$\{")
 
 
 def kind_of(node: Node) -> str:
@@ -128,9 +100,9 @@ def word(words: Mapping[str, Value]) -> Field[Value]:
 
 
 def mapping(
-    fields: Mapping[str, Field[Any]], later: frozenset[str], node: Node, what: str, report: FileReport
+    fields: Mapping[str, Field[Any]], node: Node, what: str, report: FileReport
 ) -> dict[str, Any] | None:
-    """Read a mapping with `fields`; keys in `later` belong to the language, but not to this version of it.
+    """Read a mapping with `fields`.
 
     Returns a value for each key that was there, None for those with a problem; None when it is no mapping.
     """
@@ -147,32 +119,29 @@ def mapping(
     for key, value in node.entries:
         field = fields.get(key.text)
         if field is None:
-            unknown_key(key, fields, later, report)
+            unknown_key(key, fields, report)
         else:
             values[key.text] = field(value, key.text, report)
     return values
 
 
-def unknown_key(key: Scalar, known: Mapping[str, object], later: frozenset[str], report: FileReport) -> None:
-    """Tell what is wrong with a key that is none of `known`."""
-    if key.text in later:
-        report.at(key, f"{key.text!r} is not available in this version")
-    else:
-        near = did_you_mean([*known, *sorted(later)], key.text)
-        report.at(key, f"unknown key {shown(key.text)}, expected one of {', '.join(known)}{near}")
+def unknown_key(key: Scalar, known: Mapping[str, object], report: FileReport) -> None:
+    """Tell that a key is none of `known`."""
+    near = did_you_mean(known, key.text)
+    report.at(key, f"unknown key {shown(key.text)}, expected one of {', '.join(known)}{near}")
 
 
 @described(lambda shapes: shapes.text(_NAME, "Letters, digits, `.`, `_` and `-`, at most 64."))
 def name(node: Node, what: str, report: FileReport) -> str | None:
     """Read the name of a rule, client or socket."""
-    return _matching(_NAME, "letters, digits, '.', '_' and '-', at most 64", node, what, report)
+    return matching(_NAME, "letters, digits, '.', '_' and '-', at most 64", node, what, report)
 
 
 @described(lambda shapes: shapes.text(_RULE_ID, "A file's name without its ending, `/`, a rule's name."))
 def rule_id(node: Node, what: str, report: FileReport) -> str | None:
     """Read the id of a rule, possibly of another file."""
     expected = "the id of a rule as 10-base/disks (an empty file of the same name masks a whole file)"
-    return _matching(_RULE_ID, expected, node, what, report)
+    return matching(_RULE_ID, expected, node, what, report)
 
 
 @described(
@@ -186,7 +155,7 @@ def account(node: Node, what: str, report: FileReport) -> str | None:
             f"{what} is {node.text!r}: the word stands alone, as in 'clients: any', and is no account here",
         )
         return None
-    return _matching(_ACCOUNT, "an account's name (numbers belong under uid or gid)", node, what, report)
+    return matching(_ACCOUNT, "an account's name (numbers belong under uid or gid)", node, what, report)
 
 
 @described(
@@ -213,114 +182,14 @@ def id_range(node: Node, what: str, report: FileReport) -> IdRange | None:
 @described(lambda shapes: shapes.text(_UNIT, "A unit of the system manager: `web.service`."))
 def unit(node: Node, what: str, report: FileReport) -> str | None:
     """Read the name of a unit that processes belong to: slices hold units, and other types hold none."""
-    return _matching(_UNIT, "a unit's whole name as in web.service, no slice", node, what, report)
-
-
-@described(
-    lambda shapes: shapes.text(_DEVICE_NUMBER, "`MAJOR:MINOR` in decimal; `MAJOR:*` is all of a major one.")
-)
-def device_number(node: Node, what: str, report: FileReport) -> DeviceNumber | None:
-    """Read a device's number; a minor one of `*` is all of them."""
-    found = text(node, what, report)
-    if found is None:
-        return None
-    match = _DEVICE_NUMBER.fullmatch(found)
-    minor = None if match is None or match[2] == "*" else int(match[2])
-    if match is None or int(match[1]) > _LAST_MAJOR or (minor or 0) > _LAST_MINOR:
-        report.at(node, f"{what} is {shown(found)}, expected MAJOR:MINOR in decimal as 188:0, or 188:*")
-        return None
-    return int(match[1]), minor
-
-
-@described(lambda shapes: shapes.text(meaning="The whole value; `*`, `?` and `[…]` make it a pattern."))
-def _value_pattern(node: Node, what: str, report: FileReport) -> str | Glob | None:
-    found = text(node, what, report)
-    if found is None:
-        return None
-    fault = _value_fault(found)
-    if not fault and has_wildcards(found):
-        try:
-            return Glob(found)
-        except PatternError as error:
-            fault = str(error)
-    if fault:
-        report.at(node, f"{what} is {shown(found)}: {fault}")
-        return None
-    return found
-
-
-@described(lambda shapes: shapes.some(_value_pattern))
-def value_patterns(node: Node, what: str, report: FileReport) -> Values | None:
-    """Read values any of which will do; each may be a pattern."""
-    return _VALUE_PATTERNS(node, what, report)
-
-
-_VALUE_PATTERNS: Field[Values] = any_of(_value_pattern)
-
-
-@described(lambda shapes: shapes.keyed(UDEV_KEY, value_patterns))
-def properties(node: Node, what: str, report: FileReport) -> tuple[tuple[str, Values], ...] | None:
-    """Read udev properties with what each may be."""
-    return _keyed(UDEV_KEY, "the name of a udev property as ID_SERIAL_SHORT", node, what, report)
-
-
-@described(lambda shapes: shapes.keyed(ATTRIBUTE, value_patterns))
-def attributes(node: Node, what: str, report: FileReport) -> tuple[tuple[str, Values], ...] | None:
-    """Read sysfs attributes with what each may be."""
-    return _keyed(ATTRIBUTE, "the name of a sysfs attribute as idVendor", node, what, report)
-
-
-def _keyed(
-    names: re.Pattern[str], expected: str, node: Node, what: str, report: FileReport
-) -> tuple[tuple[str, Values], ...] | None:
-    if not isinstance(node, MappingNode) or not node.entries:
-        if not isinstance(node, Unreadable):
-            found = "empty" if is_empty(node) or isinstance(node, MappingNode) else kind_of(node)
-            report.at(node, f"{what} is {found}, expected a mapping of names to values")
-        return None
-    read = []
-    for key, value in node.entries:
-        if names.fullmatch(key.text) is None:
-            report.at(key, f"{what} has {shown(key.text)}, expected {expected}")
-        values = value_patterns(value, f"{what} {key.text}", report)
-        if values is not None:
-            read.append((key.text, values))
-    return tuple(sorted(read, key=lambda one: one[0]))
+    return matching(_UNIT, "a unit's whole name as in web.service, no slice", node, what, report)
 
 
 @described(lambda shapes: shapes.text(_MODE, "Permission bits in octal: `0660`.", minimum=0, maximum=777))
 def mode(node: Node, what: str, report: FileReport) -> int | None:
     """Read the permission bits of a socket, always octal."""
-    found = _matching(_MODE, "three octal digits as in 0660", node, what, report)
+    found = matching(_MODE, "three octal digits as in 0660", node, what, report)
     return None if found is None else int(found, 8)
-
-
-@described(lambda shapes: shapes.path("^/", NO_PATH, maxLength=_SOCKET_PATH_BYTES))
-def socket_path(node: Node, what: str, report: FileReport) -> str | None:
-    """Read the absolute path of a socket."""
-    found = text(node, what, report)
-    if found is None:
-        return None
-    fault = shape_fault(found)
-    if not fault and len(found.encode()) > _SOCKET_PATH_BYTES:
-        fault = f"a socket's path has at most {_SOCKET_PATH_BYTES} bytes"
-    if fault:
-        report.at(node, f"{what} is {shown(found)}: {fault}")
-        return None
-    return found
-
-
-@described(lambda shapes: shapes.path(_PATTERN_START, _NO_PATTERN, _ABOUT_PATTERNS))
-def path_pattern(node: Node, what: str, report: FileReport) -> PathPattern | None:
-    """Read a path pattern."""
-    found = text(node, what, report)
-    if found is None:
-        return None
-    try:
-        return parse_pattern(found)
-    except PatternError as error:
-        report.at(node, f"{what} has {shown(found)}: {error}")
-        return None
 
 
 @described(lambda shapes: shapes.text(MOMENT, "A date, a time of day and a zone: `2026-12-01T18:00+01:00`."))
@@ -356,60 +225,8 @@ def finding_code(node: Node, what: str, report: FileReport) -> str | None:
     return found
 
 
-@described(lambda shapes: shapes.path("^/", _NO_LITERAL_PATH))
-def literal_path(node: Node, what: str, report: FileReport) -> str | None:
-    """Read an absolute path that means itself alone.
-
-    What a pattern would make of `*` is refused and not taken literally: whoever writes it means the pattern.
-    """
-    found = text(node, what, report)
-    if found is None:
-        return None
-    fault = _literal_fault(found)
-    if fault:
-        report.at(node, f"{what} has {shown(found)}: {fault}")
-        return None
-    return found
-
-
-def _literal_fault(path: str) -> str:
-    fault = shape_fault(path)
-    if fault:
-        return fault
-    if not path.isprintable():
-        hidden = next(character for character in path if not character.isprintable())
-        return f"the character {hidden!r} does not show"
-    wild = _PATTERN.search(path)
-    if wild:
-        return f"{wild.group()!r} is not allowed: there are no patterns here, name the directory itself"
-    try:
-        parse_pattern(path)
-    except PatternError as error:
-        return str(error)
-    return ""
-
-
-def variable_name(node: Node, what: str, report: FileReport) -> str | None:
-    """Read the name of an environment variable."""
-    return _matching(_VARIABLE, "letters, digits and '_', no digit first, no pattern", node, what, report)
-
-
-def variable_value(node: Node, what: str, report: FileReport) -> str | None:
-    """Read what an environment variable is set to. Nothing at all must be quoted, so that it is meant."""
-    if isinstance(node, Scalar) and not node.text and not node.plain:
-        return ""
-    if is_empty(node):
-        report.at(node, f"{what} is empty, expected text; '' sets it to nothing")
-        return None
-    found = text(node, what, report)
-    fault = "" if found is None else _value_fault(found)
-    if fault:
-        report.at(node, f"{what} is {shown(found or '')}: {fault}")
-        return None
-    return found
-
-
-def _value_fault(value: str) -> str:
+def value_fault(value: str) -> str:
+    """What is wrong with a variable's value, or a property's; nothing when it is text that is not too long."""
     if "\0" in value:
         return "a NUL is not allowed"
     try:
@@ -446,36 +263,10 @@ def number(least: int, most: int) -> Field[int]:
     return read
 
 
-def size(least: str, most: str) -> Field[int]:
-    """Return the field for a size from `least` to `most`, in bytes; K, M and G are powers of 1024."""
-    bounds = range(_bytes(least) or 0, (_bytes(most) or 0) + 1)
-
-    def read(node: Node, what: str, report: FileReport) -> int | None:
-        found = text(node, what, report)
-        if found is None:
-            return None
-        value = _bytes(found)
-        if value is not None and value in bounds:
-            return value
-        # What others write: 512m, 512MB, 512MiB; or the unit was forgotten.
-        stripped = found.upper().removesuffix("B").removesuffix("I")
-        meant = next((near for near in (stripped, f"{found}M") if (_bytes(near) or 0) in bounds), "")
-        hint = f"; did you mean {meant!r}?" if meant else ""
-        expected = f"a size from {least} to {most}, as 512M (K, M, G are powers of 1024, no letter is bytes)"
-        report.at(node, f"{what} is {shown(found)}, expected {expected}{hint}")
-        return None
-
-    return read
-
-
-def _bytes(size: str) -> int | None:
-    match = _SIZE.fullmatch(size)
-    return int(match[1]) * _UNITS[match[2]] if match else None
-
-
-def _matching(
+def matching(
     pattern: re.Pattern[str], expected: str, node: Node, what: str, report: FileReport
 ) -> str | None:
+    """Read text that the whole of `pattern` matches; `expected` is that in words."""
     found = text(node, what, report)
     if found is None or pattern.fullmatch(found):
         return found

@@ -86,6 +86,14 @@ def word(inside: Iterable[Language], outside: Iterable[Language] = ()) -> str | 
     return _Machines(list(inside), list(outside)).shortest()
 
 
+def some_word(inside: Sequence[Language], outside: Iterable[Language] = ()) -> str | None:
+    """Return what word() does, and None also where that was not found out."""
+    try:
+        return word(inside, outside)
+    except TooManyStates:
+        return None
+
+
 def is_empty(inside: Sequence[Language], outside: Iterable[Language] = ()) -> bool:
     """Tell whether no text is in all of `inside` and in none of `outside`; False where that was not found out."""
     try:

@@ -11,8 +11,9 @@ from collections.abc import Hashable, Iterable, Iterator
 from itertools import islice
 from typing import NamedTuple
 
+from .atoms import atoms, wider_than
 from .clients import Client
-from .covering import Patterns, atoms, wider_than
+from .covering import Patterns
 from .devices import DEVICE_TYPES, DeviceSelector
 from .findings import Finding, finding, texts
 from .moments import moment_text

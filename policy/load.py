@@ -11,13 +11,7 @@ from typing import NamedTuple, TypeVar
 
 from .clients import DEFAULT_SOCKET, Client, Clients
 from .decide import Policy
-from .devices import DeviceSelector
-from .entries import BELOW_DEV
-from .nodes import Node
-from .patterns import parse_pattern
-from .problems import FileReport, PolicyError, Report, did_you_mean
-from .rules import ALLOW, Rule, SocketDeclaration, Source
-from .schema import (
+from .declarations import (
     ClientDeclaration,
     ClientReference,
     Declarations,
@@ -25,8 +19,14 @@ from .schema import (
     Named,
     RuleDeclaration,
     Watch,
-    read_source,
 )
+from .devices import DeviceSelector
+from .entries import BELOW_DEV
+from .nodes import Node
+from .patterns import parse_pattern
+from .problems import FileReport, PolicyError, Report, did_you_mean
+from .rules import ALLOW, Rule, SocketDeclaration, Source
+from .schema import read_source
 from .tiers import MaskedRule, Redefinition, Tiers, counting, rule_id
 
 # hashlib would load OpenSSL, which takes longer than to read a policy; the module random does as we do.

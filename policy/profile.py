@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from . import fields
+from . import fields, pathfields, profilefields
 from .document import Section, read_sections
 from .nodes import Mapping as MappingNode
 from .nodes import Node, Scalar, Sequence, Unreadable
@@ -107,7 +107,7 @@ def _read_section(section: Section, values: dict[str, Any], report: FileReport) 
     elif key.text in _OF_A_POLICY:
         report.at(key, f"{key.text!r} belongs to a policy, and this is a profile: give it with --policy")
     else:
-        fields.unknown_key(key, _FIELDS, frozenset(), report)
+        fields.unknown_key(key, _FIELDS, report)
 
 
 def _node(section: Section) -> Node:
@@ -133,7 +133,7 @@ def _refuse_repeated(values: Mapping[str, Any], keys: tuple[str, str], report: F
 
 
 def _path(node: Node, what: str, report: FileReport) -> Scalar | None:
-    path = fields.literal_path(node, what, report)
+    path = pathfields.literal_path(node, what, report)
     if path is None or not isinstance(node, Scalar):
         return None
     reason = _NEVER_BOUND.get(split(path)[0])
@@ -144,7 +144,7 @@ def _path(node: Node, what: str, report: FileReport) -> Scalar | None:
 
 
 def _variable(node: Node, what: str, report: FileReport) -> Scalar | None:
-    name = fields.variable_name(node, f"a name in {what}", report)
+    name = profilefields.variable_name(node, f"a name in {what}", report)
     if name is None or not isinstance(node, Scalar):
         return None
     if name in _OF_THE_BROKER or name.startswith(_BROKERS_PREFIX):
@@ -173,14 +173,14 @@ def _set(node: Node, what: str, report: FileReport) -> tuple[tuple[Scalar, str],
     variables = []
     for key, value_node in node.entries:
         name = _variable(key, what, report)
-        value = fields.variable_value(value_node, f"the value of {shown(key.text)}", report)
+        value = profilefields.variable_value(value_node, f"the value of {shown(key.text)}", report)
         if name is not None and value is not None:
             variables.append((name, value))
     return tuple(variables)
 
 
 def _limits(node: Node, what: str, report: FileReport) -> dict[str, int | None] | None:
-    return fields.mapping(_LIMITS, frozenset(), node, what, report)
+    return fields.mapping(_LIMITS, node, what, report)
 
 
 # First components that no path of a profile may have.
@@ -219,14 +219,14 @@ _LOADS_CODE = frozenset(
 
 _LIMITS: Mapping[str, fields.Field[int]] = {
     # Less starts no program; more than any machine has is a slip of the unit.
-    "memory": fields.size("4M", "4096G"),
+    "memory": profilefields.size("4M", "4096G"),
     # The most that the kernel numbers: PID_MAX_LIMIT of linux/threads.h.
     "processes": fields.number(1, 4_194_304),
     # Less leaves no room for the standard ones, the broker's connection and a loader's libraries; more than
     # the kernel's default fs.nr_open (proc_sys_fs(5)) cannot be set.
     "files": fields.number(16, 1_048_576),
     # None at all would be no limit to the kernel (tmpfs(5)).
-    "scratch": fields.size("64K", "1024G"),
+    "scratch": profilefields.size("64K", "1024G"),
 }
 
 _FIELDS: Mapping[str, Callable[[Node, str, FileReport], Any]] = {

@@ -1,23 +1,19 @@
-"""The terms of an allow as a file has them: the fields that read them, and what contradicts itself among them.
+"""The terms of an allow as a file has them: the fields that read them.
 
-Enforced here: a term stands where its meaning can be kept, so that no rule says what nobody could do:
-- a term is for an allow that lists the right, and is for the type of object, which it is about;
-- what excludes each other stands in one rule never: a snapshot never changes, so it cannot be revoked;
-- `tun` is /dev/net/tun, and `addresses` are what a rule has that allows to listen: neither has paths beside it.
-
-Which of them a version of the broker keeps is the subject of `keeping`.
+Enforced here: each value has its one spelling, its unit and its bounds, so that what was written can be compared and
+kept. Whether terms contradict each other, or the rule that they stand in, is the subject of `termchecks`; which of them
+a version of the broker keeps, that of `keeping`.
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from . import fields
 from .described import about, described
-from .nodes import Node, Scalar
+from .nodes import Node
 from .problems import FileReport, shown
 from .terms import FLAG_WORDS, KILL, NO_TERMS, REQUIRED, TRY, Address, Creation, Serial, Terms
-from .words import FileType, Rights, rights_words
 
 # The expressions below are text: few policies need one, and to compile them all would delay every start.
 
@@ -41,45 +37,6 @@ _LAST_PORT = 2**16 - 1
 
 # Grants at a time and opens a second that a limit may name: beyond, it is none.
 _LIMIT = (1, 1_000_000)
-
-# Which type an object must be able to have for a right to mean anything on it.
-_TYPE_OF_RIGHT = {
-    Rights.CREATE: FileType.FILE,
-    Rights.LIST: FileType.DIRECTORY,
-    Rights.CONNECT: FileType.SOCKET,
-}
-_SPECIAL_RIGHTS = int(Rights.CREATE | Rights.LIST | Rights.CONNECT | Rights.LISTEN)
-# Objects on which nothing else than these rights can be used.
-_RIGHT_OF_TYPE = {FileType.DIRECTORY: Rights.LIST, FileType.SOCKET: Rights.CONNECT}
-
-# What nobody can take back from the holder of a descriptor, if the bytes do not go through the broker.
-_IRREVOCABLE = (FileType.FILE, FileType.BLOCK, FileType.FIFO)
-
-# What chooses objects in the file system.
-_OBJECT_KEYS = (
-    "paths",
-    "except_paths",
-    "type",
-    "device",
-    "subsystem",
-    "udev",
-    "attrs",
-    "seat",
-    "devices",
-    "except_devices",
-)
-
-_KINDS = {
-    FileType.FILE: "a file",
-    FileType.DIRECTORY: "a directory",
-    FileType.CHAR: "a character device",
-    FileType.BLOCK: "a block device",
-    FileType.FIFO: "a FIFO",
-    FileType.SOCKET: "a socket",
-}
-
-Told = Iterator[tuple[str, str]]
-"""The key of a rule that is to blame, and the message."""
 
 
 @described(lambda shapes: shapes.words(("true", "false")))
@@ -173,12 +130,12 @@ def address(node: Node, what: str, report: FileReport) -> Address | None:
 
 @described(lambda shapes: shapes.mapping(_LIMITS))
 def _limits(node: Node, what: str, report: FileReport) -> dict[str, int] | None:
-    return fields.mapping(_LIMITS, frozenset(), node, what, report)
+    return fields.mapping(_LIMITS, node, what, report)
 
 
 @described(lambda shapes: shapes.mapping(_SERIAL))
 def _serial(node: Node, what: str, report: FileReport) -> Serial | None:
-    values = fields.mapping(_SERIAL, frozenset(), node, what, report)
+    values = fields.mapping(_SERIAL, node, what, report)
     if values is None:
         return None
     return Serial(values.get("baud"), values.get("frame"), values.get("raw") or False)
@@ -186,7 +143,7 @@ def _serial(node: Node, what: str, report: FileReport) -> Serial | None:
 
 @described(lambda shapes: shapes.mapping(_TUN, required=("name",)))
 def _tun(node: Node, what: str, report: FileReport) -> str | None:
-    values = fields.mapping(_TUN, frozenset(), node, what, report)
+    values = fields.mapping(_TUN, node, what, report)
     if values is not None and "name" not in values:
         report.at(node, f"{what} has no 'name', expected the interface's, as {{name: vpn0}}")
     return None if values is None else values.get("name")
@@ -194,7 +151,7 @@ def _tun(node: Node, what: str, report: FileReport) -> str | None:
 
 @described(lambda shapes: shapes.mapping(_CREATE))
 def _create(node: Node, what: str, report: FileReport) -> Creation | None:
-    values = fields.mapping(_CREATE, frozenset(), node, what, report)
+    values = fields.mapping(_CREATE, node, what, report)
     return None if values is None else Creation(values.get("owner"), values.get("group"), values.get("mode"))
 
 
@@ -244,13 +201,13 @@ ADDRESS_FIELDS: Mapping[str, fields.Field[Any]] = {
     ADDRESSES: about('What `listen` is for: `"tcp:0.0.0.0:80"`, `"tcp:[::]:443"`.', fields.any_of(address))
 }
 
-_TERMS = frozenset(TERM_FIELDS)
-_SPECIAL = frozenset((*TERM_FIELDS, ADDRESSES))
+SPECIAL_KEYS = frozenset((*TERM_FIELDS, ADDRESSES))
+"""Keys that few rules have: terms, and what a rule listens at."""
 
 
 def terms_of(values: Mapping[str, Any]) -> Terms:
     """Return the terms among the values of a rule."""
-    if _SPECIAL.isdisjoint(values):
+    if SPECIAL_KEYS.isdisjoint(values):
         return NO_TERMS
     limits = values.get("limits") or {}
     return Terms(
@@ -272,141 +229,3 @@ def terms_of(values: Mapping[str, Any]) -> Terms:
         netns_broker=values.get("netns") or False,
         addresses=values.get(ADDRESSES) or (),
     )
-
-
-def needs_no_path(values: Mapping[str, Any]) -> bool:
-    """Tell whether what the rule is for is said without paths or devices."""
-    return "tun" in values or ADDRESSES in values or values.get("allow") == Rights.LISTEN
-
-
-def check_deny(values: Mapping[str, Any], place: Callable[[str], Scalar], report: FileReport) -> None:
-    """Tell of what a deny cannot have."""
-    for key in values:
-        if key in _TERMS:
-            report.at(place(key), f"{key!r} is a term of an allow: a deny gives nothing that could have one")
-    if ADDRESSES not in values:
-        return
-    if values.get("deny") is not None and Rights.LISTEN not in values["deny"]:
-        report.at(place(ADDRESSES), "'addresses' are for listen, which this rule does not deny")
-    _refuse_objects(values, ADDRESSES, "choose what is listened at", (), place, report)
-
-
-def check_allow(
-    values: Mapping[str, Any],
-    types: frozenset[FileType],
-    place: Callable[[str], Scalar],
-    report: FileReport,
-) -> None:
-    """Tell of what contradicts itself in an allow for objects of these types."""
-    rights = values.get("allow")
-    if rights is None:
-        return  # what is wrong with it has been told
-    if (
-        _SPECIAL.isdisjoint(values)
-        and not int(rights) & _SPECIAL_RIGHTS
-        and not types.issubset(_RIGHT_OF_TYPE)
-    ):
-        return  # as with most rules, of which a policy may have many
-    terms = terms_of(values)
-    for key, message in (
-        *_listening(rights, values),
-        *_of_rights(rights, values, terms),
-        *_of_types(rights, types, values, terms),
-        *_of_pairs(rights, types, terms),
-    ):
-        report.at(place(key if key in values else "allow"), message)
-    if "tun" in values:
-        _refuse_objects(values, "tun", "means /dev/net/tun", ("type",), place, report)
-        if values.get("type") and values["type"] != (FileType.CHAR,):
-            report.at(place("type"), "'tun' means /dev/net/tun, expected 'type: char' or no type")
-    if ADDRESSES in values:
-        _refuse_objects(values, ADDRESSES, "choose what is listened at", (), place, report)
-
-
-def _refuse_objects(
-    values: Mapping[str, Any],
-    key: str,
-    why: str,
-    but: tuple[str, ...],
-    place: Callable[[str], Scalar],
-    report: FileReport,
-) -> None:
-    for other in _OBJECT_KEYS:
-        if other in values and other not in but:
-            report.at(place(other), f"{key!r} {why}, expected no {other!r} beside it")
-
-
-def _listening(rights: Rights, values: Mapping[str, Any]) -> Told:
-    if Rights.LISTEN not in rights:
-        if ADDRESSES in values:
-            yield ADDRESSES, "'addresses' are for listen, which this rule does not allow"
-        return
-    if rights != Rights.LISTEN:
-        others = ", ".join(rights_words(rights & ~Rights.LISTEN))
-        yield "allow", f"listen stands alone, expected a rule of its own for {others}"
-    elif ADDRESSES not in values:
-        yield "allow", 'listen has no \'addresses\', expected some as ["tcp:0.0.0.0:80", "tcp:[::]:80"]'
-
-
-def _of_rights(rights: Rights, values: Mapping[str, Any], terms: Terms) -> Told:
-    """Terms that need a right, and the right that needs its term."""
-    if "create" in values and Rights.CREATE not in rights:
-        yield "create", "'create' is for files that are made, expected 'create' among the rights too"
-    if Rights.CREATE in rights and "create" not in values:
-        expected = "expected the term 'create: {owner, group, mode}' beside the right"
-        yield "allow", f"it is not said whose the files are that are made, {expected}"
-    if terms.temporary and Rights.CREATE not in rights:
-        yield "temporary", "'temporary' is for files that are made, expected 'create' among the rights"
-    if terms.as_broker and Rights.CONNECT not in rights:
-        yield "as", "'as' is about connecting, expected 'connect' among the rights"
-    if terms.netns_broker and Rights.LISTEN not in rights and "tun" not in values:
-        yield "netns", "'netns' is about 'tun' and listen, and this rule has neither"
-
-
-def _of_types(rights: Rights, types: frozenset[FileType], values: Mapping[str, Any], terms: Terms) -> Told:
-    """Rights and terms on what is not of the type that they are about."""
-    if "tun" in values or Rights.LISTEN in rights:
-        types = frozenset((FileType.CHAR,)) if "tun" in values else frozenset()
-    else:
-        for right, kind in _TYPE_OF_RIGHT.items():
-            if right in rights and kind not in types:
-                word = rights_words(right)[0]
-                told = f"{word} is for {_KINDS[kind]}, which this rule is not for"
-                yield "type", f"{told}, expected {kind.value!r} among 'type'"
-        useless = types and types.issubset(_RIGHT_OF_TYPE)
-        if useless and not any(_RIGHT_OF_TYPE[kind] in rights for kind in types):
-            first = min(types, key=lambda kind: kind.value)
-            needed = rights_words(_RIGHT_OF_TYPE[first])[0]
-            told = f"nothing of {_KINDS[first]} can be given but {needed}"
-            yield "type", f"{told}, which this rule does not allow"
-    for key, said, kind in (
-        ("serial", terms.serial, FileType.CHAR),
-        ("snapshot", terms.snapshot, FileType.FILE),
-    ):
-        if said and kind not in types:
-            yield key, f"{key!r} is for {_KINDS[kind]}, which this rule is not for"
-
-
-def _of_pairs(rights: Rights, types: frozenset[FileType], terms: Terms) -> Told:
-    """Terms that exclude each other, or need each other."""
-    if terms.renewable and terms.lease is None:
-        yield "renewable", "'renewable' is about a lease, and this rule has no 'lease'"
-    if terms.snapshot:
-        more = rights_words(rights & ~Rights.READ)
-        if more:
-            yield "snapshot", f"a snapshot can only be read, and this rule allows {', '.join(more)}"
-        if terms.revoke == REQUIRED:
-            yield (
-                "snapshot",
-                "a snapshot never changes, so it cannot be revoked: 'revoke: required' excludes it",
-            )
-        if terms.relay:
-            yield "snapshot", "a snapshot is the client's own copy: 'relay' excludes it"
-    carried = rights_words(rights & (Rights.IOCTL | Rights.TRUNCATE))
-    if terms.relay and carried:
-        yield "relay", f"a relay carries bytes and nothing else, and this rule allows {', '.join(carried)}"
-    if terms.revoke == REQUIRED and not terms.relay and not terms.snapshot and terms.tun is None:
-        lasting = [_KINDS[kind] for kind in _IRREVOCABLE if kind in types]
-        if lasting and Rights.LISTEN not in rights:
-            expected = "expected 'relay: true', or a rule for 'type: char' or socket alone"
-            yield "revoke", f"{lasting[0]} that was passed cannot be taken back, {expected}"

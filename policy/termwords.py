@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
+from .moments import moment_text
+from .rules import Rule
 from .terms import Creation, Serial, Terms
 
 _UNITS = {"d": 86_400, "h": 3_600, "m": 60, "s": 1}
@@ -63,6 +65,12 @@ def in_words(terms: Terms) -> list[str]:
     said = written(terms)
     said.pop("addresses", None)
     return [_WORDS[key](value) if key in _WORDS else key for key, value in said.items()]
+
+
+def rule_terms(rule: Rule) -> list[str]:
+    """Return what a rule gives under, its end too, each in a word or two."""
+    words = in_words(rule.terms)
+    return [*words, f"until {moment_text(rule.until)}"] if rule.until is not None else words
 
 
 def _limits(limits: dict[str, int]) -> str:

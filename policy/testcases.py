@@ -11,13 +11,13 @@ from typing import Any, NamedTuple
 
 from . import fields
 from .clients import DEFAULT_SOCKET, Peer
+from .declarations import Named, Watch
 from .described import about, described
 from .load import PolicySet, load_set
 from .nodes import Mapping as MappingNode
 from .nodes import Node
 from .problems import FileReport, PolicyError, Position, Report, did_you_mean
 from .rules import ALLOW, DENY, Object, Request, Source
-from .schema import Named, Watch
 from .testfacts import read_client, read_object
 from .tiers import counting, rule_id
 from .words import NO_RIGHTS, RIGHT_WORDS, Rights
@@ -116,7 +116,7 @@ class _Resolver:
 
 
 def _read(node: Node, tier: int, report: FileReport) -> _Declared | None:
-    values = fields.mapping(TEST_FIELDS, frozenset(), node, "test", report)
+    values = fields.mapping(TEST_FIELDS, node, "test", report)
     if not values or not isinstance(node, MappingNode):
         return None
     missing = [key for key in TEST_NEEDS if key not in values]

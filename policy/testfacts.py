@@ -11,8 +11,9 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from . import fields
+from . import devicefields, fields, pathfields
 from .clients import DEFAULT_SOCKET, Peer
+from .declarations import Named
 from .described import about, described
 from .devices import DEVICE_TYPES, SEAT_PROPERTY, Device
 from .nodes import Mapping as MappingNode
@@ -20,7 +21,6 @@ from .nodes import Node, Scalar, Sequence
 from .paths import shape_fault
 from .problems import FileReport, shown
 from .rules import Object
-from .schema import Named
 from .words import FileType
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ _Facts = dict[str, str]
 @described(lambda shapes: shapes.mapping(_CLIENT))
 def read_client(node: Node, what: str, report: FileReport) -> tuple[Peer, Named | None] | None:
     """Read who asks; the name is that of the socket, and stands where it was said."""
-    values = fields.mapping(_CLIENT, frozenset(), node, what, report)
+    values = fields.mapping(_CLIENT, node, what, report)
     if not values or None in values.values():
         return None
     user, names, numbers = values.get("user"), values.get("groups"), values.get("gids")
@@ -76,7 +76,7 @@ def _owners(owners: tuple[str | int, ...]) -> tuple[frozenset[str] | None, froze
 @described(lambda shapes: shapes.mapping(_OBJECT, required=("path", "type")))
 def read_object(node: Node, what: str, report: FileReport) -> tuple[Object, str] | None:
     """Read what the path leads to, and the path that is asked for."""
-    values = fields.mapping(_OBJECT, frozenset(), node, what, report)
+    values = fields.mapping(_OBJECT, node, what, report)
     if not values:
         return None
     missing = [key for key in ("path", "type") if key not in values]
@@ -151,7 +151,7 @@ def _named(node: Node, what: str, report: FileReport) -> Named | None:
     return None if name is None else Named(name, report.position(node))
 
 
-@described(lambda shapes: shapes.path("^/", fields.NO_PATH))
+@described(lambda shapes: shapes.path("^/", pathfields.NO_PATH))
 def _path(node: Node, what: str, report: FileReport) -> str | None:
     """A path as a client or a walk has it, where no character means another."""
     found = fields.text(node, what, report)
@@ -164,7 +164,7 @@ def _path(node: Node, what: str, report: FileReport) -> str | None:
 
 @described(lambda shapes: shapes.text("[0-9]{1,4}:[0-9]{1,7}", "`MAJOR:MINOR` in decimal."))
 def _device_number(node: Node, what: str, report: FileReport) -> tuple[int, int] | None:
-    number = fields.device_number(node, what, report)
+    number = devicefields.device_number(node, what, report)
     if number is None:
         return None
     major, minor = number
@@ -176,14 +176,14 @@ def _device_number(node: Node, what: str, report: FileReport) -> tuple[int, int]
     return major, minor
 
 
-@described(lambda shapes: shapes.keyed(fields.UDEV_KEY, fields.text, least=0))
+@described(lambda shapes: shapes.keyed(devicefields.UDEV_KEY, fields.text, least=0))
 def _properties(node: Node, what: str, report: FileReport) -> _Facts | None:
     """udev's properties, perhaps none; their values are text and no patterns."""
-    return _facts(fields.UDEV_KEY, "the name of a udev property as ID_SERIAL_SHORT", node, what, report)
+    return _facts(devicefields.UDEV_KEY, "the name of a udev property as ID_SERIAL_SHORT", node, what, report)
 
 
 def _describe_attributes(shapes: "Shapes") -> "Shape":
-    one = shapes.keyed(fields.ATTRIBUTE, fields.text, least=0)
+    one = shapes.keyed(devicefields.ATTRIBUTE, fields.text, least=0)
     return {"anyOf": [one, {"type": "array", "items": one}]}
 
 
@@ -191,7 +191,7 @@ def _describe_attributes(shapes: "Shapes") -> "Shape":
 def _attributes(node: Node, what: str, report: FileReport) -> tuple[_Facts, ...] | None:
     """The attributes of the device and of each that is above it; a mapping alone is the device's own."""
     chain = [
-        _facts(fields.ATTRIBUTE, "the name of a sysfs attribute as idVendor", one, what, report)
+        _facts(devicefields.ATTRIBUTE, "the name of a sysfs attribute as idVendor", one, what, report)
         for one in (node.items if isinstance(node, Sequence) else [node])
     ]
     known = tuple(one for one in chain if one is not None)

@@ -8,8 +8,8 @@ number, and the higher one wins. Which directories the tiers are is the broker's
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple, Protocol, TypeVar
 
+from .declarations import Named, RuleDeclaration
 from .problems import Position, Report, did_you_mean
-from .schema import Named, RuleDeclaration
 
 
 class Tiered(Protocol):

@@ -6,16 +6,14 @@ known to hold, and for those that may hold, alike; but that a user whose name is
 known alone: a subordinate uid, which may count as its owner's, has none.
 """
 
-from collections.abc import Collection, Iterable, Mapping
-from itertools import product
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
+from .atoms import RANGES, taken_apart
 from .clients import Client, Clients, IdRange
 
 # Values of one client that are compared each for itself; past that only the whole client is.
 _SPLIT_VALUES = 256
-
-_RANGES = ("uids", "gids")
 
 
 class Names(NamedTuple):
@@ -33,21 +31,24 @@ def clients_within(inner: Clients, outer: Clients, names: Names = NO_NAMES, poss
 
     With `possibly`: whether each that is possibly one of `inner` is possibly one of `outer`.
     """
-    cuts = {field: _cuts(inner + outer, field, names) for field in _RANGES}
-    wider = (*outer, *(_numbered(one, names) for client in outer for one in _atoms(client, {})))
+    cuts = {field: _cuts(inner + outer, field, names) for field in RANGES}
+    wider = (
+        *outer,
+        *(_numbered(one, names) for client in outer for one in taken_apart(client, _SPLIT_VALUES)),
+    )
     return all(
         any(_client_within(atom, one, possibly) for one in wider)
         for client in inner
-        for named in _atoms(client, {})
+        for named in taken_apart(client, _SPLIT_VALUES)
         if not any(_client_within(named, one, possibly) for one in wider)
-        for atom in _atoms(_numbered(named, names), cuts)
+        for atom in taken_apart(_numbered(named, names), _SPLIT_VALUES, cuts)
     )
 
 
 def single_clients(clients: Clients, others: Clients, names: Names = NO_NAMES) -> list[Client]:
     """Return clients of one value each that together are `clients`, none of which is half one of `others`."""
-    cuts = {field: _cuts(clients + others, field, names) for field in _RANGES}
-    return [atom for client in clients for atom in _atoms(client, cuts)]
+    cuts = {field: _cuts(clients + others, field, names) for field in RANGES}
+    return [atom for client in clients for atom in taken_apart(client, _SPLIT_VALUES, cuts)]
 
 
 def _client_within(inner: Client, outer: Client, possibly: bool) -> bool:
@@ -60,7 +61,7 @@ def _client_within(inner: Client, outer: Client, possibly: bool) -> bool:
             continue
         if held is None or held is False:
             return False
-        if field in _RANGES:
+        if field in RANGES:
             merged = _merged(wanted)
             if not all(any(low <= one[0] and one[1] <= high for low, high in merged) for one in held):
                 return False
@@ -70,24 +71,6 @@ def _client_within(inner: Client, outer: Client, possibly: bool) -> bool:
         elif held != wanted:
             return False
     return True
-
-
-def _atoms(client: Client, cuts: Mapping[str, Collection[int]]) -> list[Client]:
-    """Clients with one value for each condition that together are `client`."""
-    parts: list[list[tuple[str, Any]]] = []
-    count = 1
-    for field, value in client._asdict().items():
-        if isinstance(value, frozenset):
-            parts.append([(field, frozenset((one,))) for one in sorted(value)])
-        elif field in _RANGES and value is not None:
-            pieces = [piece for one in value for piece in _cut(one, cuts.get(field, ()))]
-            parts.append([(field, (piece,)) for piece in pieces])
-        else:
-            continue
-        count *= len(parts[-1])
-    if count > _SPLIT_VALUES:
-        return [client]
-    return [client._replace(**dict(chosen)) for chosen in product(*parts)]
 
 
 def _numbered(client: Client, names: Names) -> Client:
@@ -108,12 +91,6 @@ def _cuts(clients: Clients, field: str, names: Names) -> set[int]:
     known = (names.users if field == "uids" else names.groups).values()
     ranges = [one for client in clients for one in getattr(client, field) or ()]
     return {cut for low, high in [*ranges, *((one, one) for one in known)] for cut in (low, high + 1)}
-
-
-def _cut(whole: IdRange, cuts: Collection[int]) -> list[IdRange]:
-    low, high = whole
-    starts = [low, *sorted(cut for cut in cuts if low < cut <= high)]
-    return [(start, end - 1) for start, end in zip(starts, [*starts[1:], high + 1], strict=True)]
 
 
 def _merged(ranges: Iterable[IdRange]) -> list[IdRange]:

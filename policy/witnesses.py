@@ -7,18 +7,18 @@ after a number of decisions, and it gives an object no names but its own.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import count, islice, product
+from itertools import islice, product
 from typing import NamedTuple
 
 from .clients import DEFAULT_SOCKET, Client, Clients, Peer
 from .decide import Policy
-from .devices import DEVICE_TYPES, SEAT_PROPERTY, Device, DeviceSelector, Values
-from .languages import Language, TooManyStates, of_path, word
+from .devices import DEVICE_TYPES, Device, DeviceSelector
+from .languages import Language, of_path, some_word
 from .patterns import PathPattern, parse_pattern
 from .rules import DENY, Object, Request, Rule
 from .variables import Variables, certainly, variables_of
 from .within_clients import Names, single_clients
-from .within_devices import value_language
+from .witness_devices import device_of
 from .words import Rights, with_implied
 
 # Decisions by both policies for one allow: some tenths of a second.
@@ -30,11 +30,9 @@ _PEERS = 48
 _DEVICES = 16
 _TIMES = 12
 _RULES = 64
-_CHOICES = 64
 
 # Of nobody that a rule is likely to name.
 _FREE_ID = 54_321
-_FREE_MAJOR = 4_000
 _FREE_NAME = "someone"
 _BELOW_DEV = parse_pattern("/dev/*")
 
@@ -203,7 +201,9 @@ class _Things:
                 for device in self._devices if kind in DEVICE_TYPES else [None]:
                     yield path, Object(path, kind, device=device)
         if self._devices:
-            elsewhere = _text([of_path(_BELOW_DEV)], _languages(self._search.rule.paths, variables_of(peer)))
+            elsewhere = some_word(
+                [of_path(_BELOW_DEV)], _languages(self._search.rule.paths, variables_of(peer))
+            )
         for path in self._paths_for(peer) if elsewhere is not None else ():
             for kind in types:
                 for device in self._devices:
@@ -245,7 +245,7 @@ def _paths(search: Search, variables: Variables) -> Iterator[str]:
                 ([pattern], outside),
             )
             for inside, others in questions:
-                text = _text(inside, others)
+                text = some_word(inside, others)
                 if text is not None:
                     yield text
 
@@ -253,13 +253,6 @@ def _paths(search: Search, variables: Variables) -> Iterator[str]:
 def _languages(patterns: Iterable[PathPattern], variables: Variables) -> list[Language]:
     meant = (certainly(one, variables) if one.variables else one for one in patterns)
     return [of_path(one) for one in meant if one is not None]
-
-
-def _text(inside: list[Language], outside: list[Language]) -> str | None:
-    try:
-        return word(inside, outside)
-    except TooManyStates:
-        return None
 
 
 # Devices
@@ -270,7 +263,7 @@ def _devices(search: Search) -> list[Device]:
     wanted += [(one,) for rule in (*search.allows, *_stopping(search)) for one in rule.except_devices]
     avoided = [one for rule in search.allows for some in _alternatives(rule) for one in some]
     devices = (
-        _device((*own, *more), avoid)
+        device_of((*own, *more), avoid)
         for more in dict.fromkeys(wanted)
         for own in _alternatives(search.rule)
         for avoid in (avoided, [])
@@ -286,59 +279,3 @@ def _alternatives(rule: Rule) -> list[tuple[DeviceSelector, ...]]:
     """Selectors that hold together for a device that the rule is for: one of the lists must."""
     own = (rule.device,) if rule.device is not None else ()
     return [own] if rule.devices is None else [(*own, one) for one in rule.devices]
-
-
-def _device(selectors: Sequence[DeviceSelector], avoided: Sequence[DeviceSelector]) -> Device | None:
-    """A device with what all of `selectors` want, and if that can be, not what `avoided` do; None if none was found."""
-    wanted, unwanted = _values_by_key(selectors), _values_by_key(avoided)
-    texts: dict[tuple[str, str], str] = {}
-    for key, values in wanted.items():
-        text = _value(values, unwanted.get(key, []))
-        if text is None:
-            return None
-        texts[key] = text
-    return Device(
-        _device_number(selectors, avoided),
-        texts.get(_SUBSYSTEM, "none"),
-        {name: text for (sort, name), text in texts.items() if sort == "udev"},
-        ({name: text for (sort, name), text in texts.items() if sort == "attrs"},),
-    )
-
-
-_SUBSYSTEM = ("subsystem", "")
-
-
-def _values_by_key(selectors: Iterable[DeviceSelector]) -> dict[tuple[str, str], list[Values]]:
-    found: dict[tuple[str, str], list[Values]] = {}
-    for one in selectors:
-        pairs = [(("udev", name), values) for name, values in one.properties]
-        pairs += [(("attrs", name), values) for name, values in one.attributes]
-        pairs += [(("udev", SEAT_PROPERTY), one.seats)] if one.seats is not None else []
-        pairs += [(_SUBSYSTEM, one.subsystems)] if one.subsystems is not None else []
-        for key, values in pairs:
-            found.setdefault(key, []).append(values)
-    return found
-
-
-def _device_number(selectors: Sequence[DeviceSelector], avoided: Sequence[DeviceSelector]) -> tuple[int, int]:
-    numbers = next((one.numbers for one in selectors if one.numbers is not None), ((_FREE_MAJOR, 0),))
-    taken = {number for one in avoided for number in one.numbers or ()}
-    for major, minor in numbers:
-        if minor is None:
-            return major, next(free for free in count() if (major, free) not in taken)
-        if (major, minor) not in taken and (major, None) not in taken:
-            return major, minor
-    major, minor = numbers[0]
-    return major, minor or 0
-
-
-def _value(wanted: Sequence[Values], unwanted: Sequence[Values]) -> str | None:
-    """A value that each of `wanted` holds, and none of `unwanted` if that can be."""
-    first, *others = wanted
-    outside = [value_language(value) for values in unwanted for value in values]
-    for avoided in (outside, []):
-        for chosen in islice(product(first, *others), _CHOICES):
-            text = _text([value_language(one) for one in chosen], avoided)
-            if text is not None:
-                return text
-    return None

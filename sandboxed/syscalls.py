@@ -12,7 +12,6 @@ import os
 from collections.abc import Iterable
 
 # x86-64 and every architecture that got its numbers after 2011 share these (asm-generic/unistd.h).
-_NR_PIDFD_SEND_SIGNAL = 424
 _NR_CLOSE_RANGE = 436
 _NR_OPENAT2 = 437
 _NR_LANDLOCK_CREATE_RULESET = 444
@@ -32,7 +31,6 @@ _STATX_BTIME = 0x800
 RESOLVE_NO_XDEV = 0x01
 RESOLVE_NO_MAGICLINKS = 0x02
 RESOLVE_NO_SYMLINKS = 0x04
-RESOLVE_BENEATH = 0x08
 RESOLVE_IN_ROOT = 0x10
 
 # linux/prctl.h, those that python-prctl does not have

@@ -7,14 +7,15 @@ import time
 from collections.abc import Iterable, Sequence
 
 from broker.commands.access_words import Report, as_json, as_text
-from broker.commands.common import Unusable, say
-from broker.commands.policies import policy_from
+from broker.commands.common import say
+from broker.commands.policies import add_policy_option, policy_from
 from broker.devicefacts import DeviceFacts
 from broker.peers import PeerFinder
-from broker.policyfiles import TIERS
 from broker.population import Somebody, everybody
 from broker.reaching import Reaching, Sheet
 from broker.survey import UNKNOWN, Seen, Survey, Unseen, nodes_below_dev
+from broker.textlines import counted
+from broker.unusable import Unusable
 from policy import ALLOW, FileType, PathPattern, Peer, Policy
 from policy.access import literals
 from policy.devices import DEVICE_TYPES, any_holds
@@ -73,11 +74,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "--policy",
-        metavar="PATH",
-        help=f"a policy file or a directory of them (default: what `fdbroker serve` reads, {', '.join(TIERS[::-1])})",
-    )
+    add_policy_option(parser)
     parser.add_argument(
         "--device", metavar="GROUP", help="the nodes of this machine that a group of `devices:` is for"
     )
@@ -134,7 +131,7 @@ def _only(name: str, people: Iterable[Somebody], finder: PeerFinder) -> tuple[li
 
 
 def _about(options: argparse.Namespace, count: int) -> str:
-    parts = [f"{count} object{'' if count == 1 else 's'}"]
+    parts = [counted(count, "object")]
     if options.device is not None:
         parts.append(f"of device group {options.device}{' or by their paths' if options.path else ''}")
     if options.device is None and not options.path:
@@ -191,9 +188,8 @@ class _Choice:
                     self._found.setdefault(path, seen)
                     self.named.add(path)
         if undecided:
-            count = f"{undecided} node{'' if undecided == 1 else 's'}"
             self.unknown.append(
-                f"whether {count} below /dev belong to {name}: udev does not tell what they are"
+                f"whether {counted(undecided, 'node')} below /dev belong to {name}: udev does not tell what they are"
             )
 
     def add_everything(self) -> None:

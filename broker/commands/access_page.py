@@ -23,8 +23,8 @@ from broker.commands.access_words import (
     terms_text,
     user_rows,
 )
-from broker.commands.common import printable_line
 from broker.reaching import REST, RULE, Around, Row, Sheet, Shown
+from broker.textlines import printable_line
 from policy import Rights, rights_words
 from policy.rules import DENY
 

@@ -1,18 +1,18 @@
 """What `fdbroker access` found, in words: as tables for a terminal, and as JSON. Each has all of it."""
 
 import stat
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from broker.commands.common import printable_line
 from broker.reaching import RULE, Around, Row, Sheet, Shown
 from broker.survey import Seen, Unseen
+from broker.textlines import columns, printable_line
 from policy import Rights, Rule, rights_words
 from policy.devices import Device
 from policy.keeping import CODE, unkept
 from policy.moments import moment_text
 from policy.rules import DENY
-from policy.termwords import in_words
+from policy.termwords import rule_terms
 
 # Objects of one table that are named above it in the text; --json has all of them.
 _SHOWN_OBJECTS = 8
@@ -102,12 +102,6 @@ def _unkept(rule: Rule) -> str:
     return f"not kept: {' '.join(codes)}" if codes else ""
 
 
-def rule_terms(rule: Rule) -> list[str]:
-    """The terms of an allow, each in a word or two."""
-    words = in_words(rule.terms)
-    return [*words, f"until {moment_text(rule.until)}"] if rule.until is not None else words
-
-
 def around_text(one: Around) -> str:
     """Who opens the object themselves, and what lets them."""
     rights = "+".join(rights_words(one.rights))
@@ -178,7 +172,7 @@ def _sheet_lines(sheet: Sheet) -> Iterable[str]:
         rows = [
             (who_text(row), rights_text(row.rights), terms_text(row), rule_text(row)) for row in sheet.rows
         ]
-        yield from _table([_HEADINGS, *rows])
+        yield from columns([_HEADINGS, *rows])
         if any(row.kind == RULE for row in sheet.rows):
             yield MARKED
     yield f"{around_heading(sheet)}: {'; '.join(around_lines(sheet))}"
@@ -187,7 +181,7 @@ def _sheet_lines(sheet: Sheet) -> Iterable[str]:
 def _of_user(report: Report) -> Iterable[str]:
     rows = user_rows(report)
     if rows:
-        yield from ("", *_table([_USER_HEADINGS, *rows]))
+        yield from ("", *columns([_USER_HEADINGS, *rows]))
     else:
         yield f"{report.user} gets nothing through the broker"
 
@@ -215,12 +209,6 @@ def user_rows(report: Report) -> list[tuple[str, str, str, str, str]]:
                 for row in given
             ]
     return rows
-
-
-def _table(rows: Sequence[Sequence[str]]) -> Iterable[str]:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        yield "  ".join(map(str.ljust, row, widths)).rstrip()
 
 
 def as_json(report: Report) -> dict[str, Any]:

@@ -5,9 +5,9 @@ import re
 import time
 from collections.abc import Callable, Iterator
 
-from broker.commands.common import Unusable
 from broker.peers import user_name, user_number
 from broker.recorded import Decision, Reading
+from broker.unusable import Unusable
 from policy import PathPattern, PatternError, parse_pattern
 from policy.moments import MomentError, moment_text, parse_moment
 from policy.paths import split

@@ -2,12 +2,13 @@
 
 import argparse
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from broker.commands.policies import read_or_tell, show_problems
 from broker.commands.rule_words import clients_words, objects_words
 from broker.policyfiles import TIERS, PolicyFiles, load_files
+from broker.textlines import columns, counted
 from broker.trust import shown_path
 from policy import PolicyError, PolicySet, Rule, rights_words
 from policy.moments import moment_text
@@ -125,10 +126,10 @@ def _as_text(shown: dict[str, Any], loaded: PolicySet) -> str:
             _rule_row(one, rule) for one, rule in zip(rules, loaded.policy.rules, strict=True)
         ],
     }
-    lines = [f"policy {shown['policy']}: {len(rules)} rule{'' if len(rules) == 1 else 's'} in force"]
+    lines = [f"policy {shown['policy']}: {counted(len(rules), 'rule')} in force"]
     for title, rows in sections.items():
         if rows:
-            lines += ["", title, *_table(rows)]
+            lines += ["", title, *(f"  {line}" for line in columns(rows))]
     return "\n".join(lines)
 
 
@@ -157,9 +158,3 @@ def _rule_row(shown: dict[str, Any], rule: Rule) -> list[str]:
 
 def _shown(place: dict[str, Any]) -> str:
     return f"{place['file']}:{place['line']}"
-
-
-def _table(rows: Sequence[Sequence[str]]) -> Iterable[str]:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        yield "  " + "  ".join(map(str.ljust, row, widths)).rstrip()

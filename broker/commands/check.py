@@ -9,11 +9,12 @@ from broker.commands.check_loading import load_to_check
 from broker.commands.check_reading import NOT_LOOKED_AT_OFFLINE, add_options, files_to_check
 from broker.commands.check_report import Checked, as_json, print_text
 from broker.commands.check_tests import tested
-from broker.commands.common import Unusable, say
+from broker.commands.common import say
 from broker.commands.policies import show_problems
 from broker.commands.progress import tracked
 from broker.linting import findings
 from broker.policyfiles import TIERS
+from broker.unusable import Unusable
 from policy import PolicyError
 
 _EPILOG = """\

@@ -3,8 +3,9 @@
 from collections import Counter
 from typing import Any
 
-from broker.commands.common import Unusable, printable_line
 from broker.linting import Linted
+from broker.textlines import counted, printable_line
+from broker.unusable import Unusable
 from policy.findings import CODES, NOTE, Finding
 from policy.problems import did_you_mean
 
@@ -27,14 +28,11 @@ def findings_counts(linted: Linted, *, with_notes: bool) -> list[str]:
     failing = Counter(one.severity for one in linted.findings if one.fails)
     lines = []
     if failing:
-        told = ", ".join(
-            f"{count} {severity}{'s' * (count != 1)}" for severity, count in sorted(failing.items())
-        )
+        told = ", ".join(counted(count, severity) for severity, count in sorted(failing.items()))
         lines.append(f"{told}; a rule takes one on with 'accept: [CODE]', --explain CODE tells more")
     notes = Counter(one.code for one in linted.findings if one.severity == NOTE and not one.accepted)
     if notes and not with_notes:
-        count = notes.total()
-        lines.append(f"{count} note{'s' * (count != 1)} ({', '.join(sorted(notes))}); --notes shows them")
+        lines.append(f"{counted(notes.total(), 'note')} ({', '.join(sorted(notes))}); --notes shows them")
     if linted.unseen:
         first, more = linted.unseen[0], len(linted.unseen) - 1
         others = f" (and {more} more, in --json)" if more else ""

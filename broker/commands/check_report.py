@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from broker.commands.check_findings import findings_counts, findings_json, findings_text
 from broker.commands.check_tests import Tested, failures_text, overruled_text, tested_json, unreached_text
 from broker.linting import Linted
+from broker.textlines import counted
 from policy import PolicySet
 
 
@@ -53,19 +54,15 @@ def print_text(checked: Checked, *, with_notes: bool) -> None:
     ]
     if checked.is_good:
         passed = tests.total - len(tests.overruled)
-        told = f", {_counted(passed, 'test')} passed" if tests.total else ""
-        files = _counted(checked.files, "file")
-        lines.append(f"good: {_counted(len(policy.rules), 'rule')} in {files}, policy {policy.digest}{told}")
+        told = f", {counted(passed, 'test')} passed" if tests.total else ""
+        files = counted(checked.files, "file")
+        lines.append(f"good: {counted(len(policy.rules), 'rule')} in {files}, policy {policy.digest}{told}")
     for line in lines:
         print(line)
     counts = findings_counts(checked.linted, with_notes=with_notes)
     if tests.failed:
-        counts.append(f"{len(tests.failed)} of {_counted(tests.total, 'test')} failed")
+        counts.append(f"{len(tests.failed)} of {counted(tests.total, 'test')} failed")
     if tests.unreached:
-        counts.append(f"{len(tests.unreached)} of {_counted(len(policy.rules), 'rule')} in no test")
+        counts.append(f"{len(tests.unreached)} of {counted(len(policy.rules), 'rule')} in no test")
     for count in counts:
         print(count, file=sys.stderr)
-
-
-def _counted(number: int, what: str) -> str:
-    return f"{number} {what}{'s' if number != 1 else ''}"

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from broker.commands.common import printable_line
 from broker.commands.explain_words import near_json, near_rows, peer_words
 from broker.commands.progress import tracked
+from broker.textlines import printable_line
 from policy import Object, PolicySet, Rule, Source, rights_words
 from policy.moments import moment_text
 from policy.testcases import PolicyTest

@@ -2,9 +2,7 @@
 
 import sys
 
-
-class Unusable(Exception):
-    """The command cannot start; the message says why and what to do."""
+from broker.unusable import Unusable as Unusable
 
 
 def say(command: str, message: object) -> None:
@@ -21,10 +19,3 @@ def is_journal(word: str | None) -> bool:
 def audit_file(word: str | None) -> str | None:
     """The file that the audit goes to, where it goes to one."""
     return None if word == "-" or is_journal(word) else word
-
-
-def printable_line(line: str) -> str:
-    """`line` without what a terminal would obey or cannot show, as escape sequences and line ends."""
-    if line.isprintable():
-        return line
-    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in line)

@@ -7,10 +7,12 @@ import stat
 from collections.abc import Sequence
 from typing import Any
 
-from broker.commands.common import Unusable, printable_line, say
+from broker.commands.common import say
 from broker.found import DEVICES, TYPES
 from broker.selectors import ATTRIBUTES, Advice, Node, advise, policy_text
 from broker.survey import nodes_below_dev
+from broker.textlines import printable_line
+from broker.unusable import Unusable
 from policy.devices import Device
 from sandboxed.syscalls import statx_birth
 

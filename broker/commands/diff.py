@@ -5,11 +5,12 @@ import json
 import time
 from collections.abc import Sequence
 
-from broker.commands.common import Unusable, say
+from broker.commands.common import say
 from broker.commands.diff_words import Line, as_json, as_text, lines_of
 from broker.commands.policies import policy_from
 from broker.onmachine import Machine, Settled, known_names
 from broker.policyfiles import TIERS
+from broker.unusable import Unusable
 from policy import Policy
 from policy.diff import NOT_DECIDED, Gain, gains
 from policy.within_clients import NO_NAMES

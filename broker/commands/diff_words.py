@@ -3,14 +3,13 @@
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from broker.commands.common import printable_line
 from broker.commands.rule_words import clients_words, objects_words
 from broker.onmachine import Settled
+from broker.textlines import columns, counted, printable_line
 from policy import DEFAULT_SOCKET, Peer, Rule, rights_words
 from policy.clientwords import listed
 from policy.diff import BY_RULES, NOT_DECIDED, SOCKET, TERMS, Gain
-from policy.moments import moment_text
-from policy.termwords import in_words
+from policy.termwords import rule_terms
 from policy.witnesses import Witness
 
 ON_THIS_MACHINE = "on this machine"
@@ -63,7 +62,7 @@ def as_text(granted: Sequence[Line], taken: Sequence[Line], digests: tuple[str, 
     not_decided = f", {open_lines} of them not decided" if open_lines else ""
     lines = [f"{head}{not_decided}    policy {digests[0]} -> {digests[1]}"]
     rows = [[_sign(sign, line), *_columns(line)] for sign, line in shown]
-    table = _table([["", "WHO", "RIGHTS", "WHAT", "TERMS", "RULE"], *rows]) if rows else []
+    table = columns([["", "WHO", "RIGHTS", "WHAT", "TERMS", "RULE"], *rows]) if rows else []
     lines += table[:1]
     for row, (_, line) in zip(table[1:], shown, strict=True):
         lines += [row, *(f"    {reason}" for reason in _reasons(line))]
@@ -93,14 +92,9 @@ def _columns(line: Line) -> list[str]:
         clients_words(rule),
         " ".join(rights_words(first.rights)),
         objects_words(rule),
-        _terms(rule) or "-",
+        " ".join(rule_terms(rule)) or "-",
         f"{rule.id} {rule.file}:{rule.line}",
     ]
-
-
-def _terms(rule: Rule) -> str:
-    until = f"until {moment_text(rule.until)}" if rule.until is not None else ""
-    return " ".join(filter(None, [*in_words(rule.terms), until]))
 
 
 def _reasons(line: Line) -> list[str]:
@@ -117,8 +111,8 @@ def _basis_words(line: Line) -> str:
     if line.basis == ON_THIS_MACHINE and settled is not None:
         users, objects = settled.users, settled.objects
         return (
-            f"{ON_THIS_MACHINE}, {_counted(len(users), 'user')} ({listed(users[:_SHOWN])}) and "
-            f"{_counted(len(objects), 'object')} ({listed(objects[:_SHOWN])})"
+            f"{ON_THIS_MACHINE}, {counted(len(users), 'user')} ({listed(users[:_SHOWN])}) and "
+            f"{counted(len(objects), 'object')} ({listed(objects[:_SHOWN])})"
         )
     if line.basis == NOT_DECIDED and settled is not None:
         return f"{NOT_DECIDED}, {settled.why}"
@@ -168,15 +162,6 @@ def _somebody(peer: Peer) -> str:
     return ", ".join(parts)
 
 
-def _counted(count: int, what: str) -> str:
-    return f"{count} {what}{'' if count == 1 else 's'}"
-
-
-def _table(rows: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
-
-
 def as_json(granted: Sequence[Line], taken: Sequence[Line], digests: tuple[str, str]) -> dict[str, Any]:
     """Everything, for one JSON object."""
     return {
@@ -222,7 +207,7 @@ def _rule_json(rule: Rule) -> dict[str, Any]:
         "line": rule.line,
         "who": clients_words(rule),
         "what": objects_words(rule),
-        "terms": _terms(rule),
+        "terms": " ".join(rule_terms(rule)),
     }
 
 

@@ -13,10 +13,10 @@ import shlex
 import textwrap
 from typing import TYPE_CHECKING, Any
 
-from broker.commands.common import Unusable
 from broker.commands.policies import policy_to_serve
 from broker.commands.run_options import OWN_TROUBLE, Options, environment_of, socket_of
 from broker.identity import Accounts, IdentityReader
+from broker.unusable import Unusable
 from policy import rights_words
 from sandboxed import syscalls
 from sandboxed.child import find_command

@@ -5,12 +5,12 @@ import json
 import time
 from collections.abc import Sequence
 
-from broker.commands.common import Unusable, say
+from broker.commands.common import say
 from broker.commands.explain_words import as_json, as_text
-from broker.commands.policies import policy_from
+from broker.commands.policies import add_policy_option, policy_from
 from broker.explaining import NO, NOT_KNOWN, YES, explained
 from broker.peers import PeerFinder
-from broker.policyfiles import TIERS
+from broker.unusable import Unusable
 from policy import DEFAULT_SOCKET, Peer, Policy, Request, Rights, parse_rights
 
 _STATUS = {YES: 0, NO: 1, NOT_KNOWN: 2}
@@ -54,11 +54,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "--policy",
-        metavar="PATH",
-        help=f"a policy file or a directory of them (default: what `fdbroker serve` reads, {', '.join(TIERS[::-1])})",
-    )
+    add_policy_option(parser)
     who = parser.add_mutually_exclusive_group()
     who.add_argument(
         "--user",

@@ -3,8 +3,8 @@
 import os
 from typing import Any
 
-from broker.commands.common import printable_line
 from broker.explaining import NOT_KNOWN, YES, Explained
+from broker.textlines import printable_line
 from policy import Object, Peer, Rule, Verdict, rights_words
 from policy.devices import Device
 from policy.explain import Explanation, Near

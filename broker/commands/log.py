@@ -11,9 +11,11 @@ from typing import Any
 
 from broker.auditlines import STANDARD_INPUT, followed, lines_of, moment_of, record_of
 from broker.commands.audit_options import moment, path_pattern
-from broker.commands.common import Unusable, printable_line, say
+from broker.commands.common import say
 from broker.peers import user_name, user_number
 from broker.recordwords import path_words, peer_words, rights_words_of, verdict_words, why_words
+from broker.textlines import printable_line
+from broker.unusable import Unusable
 from policy.paths import split
 
 # Lines that are no records, told one by one.

@@ -7,13 +7,26 @@ from typing import TYPE_CHECKING
 
 from broker.audit import Sink
 from broker.audit_files import FileSink, open_audit
-from broker.commands.common import Unusable, is_journal, say
-from broker.policyfiles import NAMES, PolicyFiles, UnreadablePolicy, load_files, read_paths, read_tiers
+from broker.commands.common import is_journal, say
+from broker.policyfiles import NAMES, TIERS, PolicyFiles, UnreadablePolicy, load_files, read_paths, read_tiers
+from broker.textlines import counted
+from broker.unusable import Unusable
 from policy import Policy, PolicyError, Problem
 from policy.keeping import kept
 
 if TYPE_CHECKING:
+    import argparse  # an embedded broker does without
+
     from policy.profile import Profile
+
+
+def add_policy_option(parser: "argparse.ArgumentParser", metavar: str = "PATH") -> None:
+    """Add the option that names another policy than the system's, for policy_from()."""
+    parser.add_argument(
+        "--policy",
+        metavar=metavar,
+        help=f"a policy file or a directory of them (default: what `fdbroker serve` reads, {', '.join(TIERS[::-1])})",
+    )
 
 
 def policy_from(path: str | None) -> Policy:
@@ -86,7 +99,7 @@ def show_problems(problems: Sequence[Problem], as_json: bool) -> None:
         return
     for problem in problems:
         print(problem)
-    print(f"{len(problems)} mistake{'s' if len(problems) != 1 else ''} found", file=sys.stderr)
+    print(f"{counted(len(problems), 'mistake')} found", file=sys.stderr)
 
 
 def profile_from(name: str) -> "Profile":

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from broker.commands.audit_options import add_filters, chosen, times_words, who
-from broker.commands.common import Unusable, printable_line, say
-from broker.commands.policies import policy_from
-from broker.policyfiles import TIERS
+from broker.commands.common import say
+from broker.commands.policies import add_policy_option, policy_from
 from broker.recorded import Reading, Recall
 from broker.replaying import UNKNOWN, Group, Replay, Replayer
+from broker.textlines import counted, printable_line
+from broker.unusable import Unusable
 from policy import Policy, rights_words
 
 # Groups that are shown; --json has all of them.
@@ -66,11 +67,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("audit", metavar="AUDIT", help="the audit's file, or - for standard input")
-    parser.add_argument(
-        "--policy",
-        metavar="NEW",
-        help=f"a policy file or a directory of them (default: what `fdbroker serve` reads, {', '.join(TIERS[::-1])})",
-    )
+    add_policy_option(parser, "NEW")
     add_filters(parser)
     parser.add_argument(
         "--no-accounts",
@@ -86,7 +83,7 @@ def _as_text(replay: Replay, reading: Reading, policy: Policy) -> str:
     changed = sum(one.times for one in replay.groups if one.change != UNKNOWN)
     unknown = sum(one.times for one in replay.groups if one.change == UNKNOWN)
     lines = [
-        f"{_counted(replay.decisions, 'decision')}: {changed} would change, {unknown} not known    "
+        f"{counted(replay.decisions, 'decision')}: {changed} would change, {unknown} not known    "
         f"policy {policy.digest}"
     ]
     lines += [_group_words(one) for one in replay.groups[:_SHOWN]]
@@ -109,10 +106,6 @@ def _group_words(group: Group) -> str:
         f"{group.change.upper():13}{group.times}x  {who(one)}: {asked}{optional} of {one.path}{leads}{checked}: "
         f"was {group.was}; would be {group.would}; {times_words(group.first, group.last)}"
     )
-
-
-def _counted(count: int, what: str) -> str:
-    return f"{count} {what}{'' if count == 1 else 's'}"
 
 
 def _as_json(replay: Replay, reading: Reading, policy: Policy) -> dict[str, Any]:

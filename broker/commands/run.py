@@ -11,10 +11,11 @@ import socket
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from broker.commands.common import Unusable, audit_file, say
+from broker.commands.common import audit_file, say
 from broker.commands.run_options import OWN_TROUBLE, Options, environment_of, parse, sandbox_of, socket_of
 from broker.connections import made_inside, make_inside
 from broker.installation import own_trees, refuse_writable
+from broker.unusable import Unusable
 from sandboxed.child import Child
 from sandboxed.confinement.identities import IdentityError, lookup, unused_uid
 from sandboxed.confinement.launch import start

@@ -9,8 +9,8 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from broker.commands.common import Unusable
 from broker.installation import needed_by, own_trees, shown_path
+from broker.unusable import Unusable
 from sandboxed.child import CommandNotExecutable
 from sandboxed.confinement.environment import DEFAULT_PATH, clean_environment, current_umask
 from sandboxed.confinement.sandbox import LAYERS, LOOPBACK, NETWORKS, Limits, Sandbox, lies_in

@@ -7,7 +7,7 @@ from typing import Any
 
 from broker.admin_client import AdminClient
 from broker.commands import admin
-from broker.commands.common import printable_line
+from broker.textlines import printable_line
 
 _EPILOG = """\
   fdbroker status                     the broker of this system, for people

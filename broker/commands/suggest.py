@@ -7,11 +7,13 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from broker.commands.audit_options import add_filters, chosen, times_words, who
-from broker.commands.common import Unusable, printable_line, say
+from broker.commands.common import say
 from broker.commands.policies import policy_from
 from broker.policyfiles import TIERS
 from broker.recorded import Reading, Recall
 from broker.suggesting import LeftOut, Looker, Refusal, Suggestion, Suggestions, suggest
+from broker.textlines import counted, printable_line
+from broker.unusable import Unusable
 from policy import rights_words
 
 _WIDTH = 116
@@ -129,7 +131,7 @@ def _comment(text: str, indent: str = "") -> Iterator[str]:
 
 def _refusal_words(refusal: Refusal) -> str:
     programs = f"; by {', '.join(refusal.programs)}" if refusal.programs else ""
-    times = f"{refusal.times} time{'' if refusal.times == 1 else 's'}"
+    times = counted(refusal.times, "time")
     return f"{times}, {times_words(refusal.first, refusal.last)}; {who(refusal.sample)}{programs}"
 
 

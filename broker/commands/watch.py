@@ -8,7 +8,7 @@ from typing import Any
 
 from broker.admin_client import AdminClient
 from broker.commands import admin
-from broker.commands.common import printable_line
+from broker.textlines import printable_line
 
 _COLOURS = {"allow": "32", "deny": "31", "failed": "33", "busy": "33"}
 

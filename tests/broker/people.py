@@ -1,5 +1,6 @@
-"""People and a serial adapter that no machine has, for tests of what `fdbroker access` shows."""
+"""People and a serial adapter that no machine has, for tests of `fdbroker access`; and accounts of this machine."""
 
+import pwd
 import stat
 
 from broker.outside import Permissions, Way
@@ -8,6 +9,9 @@ from broker.survey import Seen
 from policy import FileType, Object, Peer, Policy, Source, load
 from policy.access import Subject
 from policy.devices import Device
+
+# The first accounts of this machine: each has root, and some of the system's.
+USERS = sorted(pwd.getpwall(), key=lambda account: account.pw_uid)[:4]
 
 NOW = 1_700_000_000
 NOTHING = "version: 1\n"

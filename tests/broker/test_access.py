@@ -1,8 +1,6 @@
 """The command `fdbroker access`."""
 
 import json
-import os
-import pwd
 import re
 import subprocess
 from pathlib import Path
@@ -13,23 +11,7 @@ from support import FDBROKER, TREE, allow, policy
 from broker.commands.access import EXPANSIONS
 from broker.commands.access_words import MARKED
 from broker.survey import NAMES_PER_SEARCH, OBJECTS_PER_PATTERN
-
-USERS = sorted(pwd.getpwall(), key=lambda account: account.pw_uid)[:4]
-
-
-@pytest.fixture
-def things(place: Path) -> Path:
-    for name in ("file", "secret", "kept", USERS[3].pw_name):
-        (place / name).write_text("x")
-    (place / "open").mkdir(mode=0o777)
-    (place / "open").chmod(0o777)
-    os.link(place / "secret", place / "hard-link")
-    os.link(place / "file", place / "open/hard-link")
-    os.mkfifo(place / "fifo")
-    (place / "link").symlink_to("file")
-    (place / "link-to-kept").symlink_to("kept")
-    (place / "link-out").symlink_to("/etc/passwd")
-    return place
+from tests.broker.people import USERS
 
 
 def access(things: Path, *words: str) -> subprocess.CompletedProcess[str]:

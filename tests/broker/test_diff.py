@@ -147,6 +147,20 @@ def test_deny_of_a_hard_link_makes_a_difference_here(place: Path) -> None:
     assert found.example is not None and found.example.peer.uid == 0
 
 
+@needs_root
+def test_account_that_a_rule_names_counts_when_the_database_lists_none(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A server of accounts answers for each, and may list none.
+    monkeypatch.setattr(pwd, "getpwall", list)
+    (place / "file").write_text("x")
+    os.link(place / "file", place / "other")
+    given = f"name: file, clients: [{{user: {OWN}}}], allow: [read], paths: [{place}/file]"
+    old, new = loaded(given, f"name: other, deny: all, paths: [{place}/other]"), loaded(given)
+    (found,) = settled(old, new)
+    assert (found.differs, found.users) == (True, (OWN,))
+
+
 def test_what_depends_on_a_unit_is_not_decided_here(place: Path) -> None:
     given = f"name: file, clients: [{{unit: web.service}}], allow: [read], paths: [{place}/file]"
     old, new = loaded(given, f"name: other, deny: all, paths: [{place}/other]"), loaded(given)

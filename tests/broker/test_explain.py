@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 from support import EVERYBODY, FDBROKER, STRANGER, TREE, allow, as_uid, needs_root, policy
 
-from broker.commands.common import Unusable
 from broker.commands.explain_words import as_text
 from broker.explaining import NO, NOT_KNOWN, YES, Explained, explained
 from broker.messages import Asked
@@ -20,6 +19,7 @@ from broker.opener import Opener
 from broker.outside import Permissions
 from broker.peers import PeerFinder
 from broker.plans import Plan
+from broker.unusable import Unusable
 from policy import Policy, Request, Rights, Source, load
 
 READ = Rights.READ

@@ -2,22 +2,32 @@
 
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from hostile import DENIED, Hostile, opening
-from support import Broker, allow, children_of, policy, wait_until
+from support import FDBROKER, Broker, allow, children_of, policy, wait_until
 
 import sandboxed
 
-Start = Callable[[str], Broker]
+Start = Callable[..., Broker]
+
+_QUICK = """
+import sys, broker.supervisor
+broker.supervisor.HANDOVER_SECONDS = 0.5
+from broker.main import main
+sys.exit(main())
+"""
+# `fdbroker` that waits for a client no longer than a test can.
+QUICK = (sys.executable, "-c", _QUICK)
 
 
 @pytest.fixture
 def start(start_broker: Callable[..., Broker]) -> Start:
-    return lambda text: start_broker(text, same_processes=False)
+    return lambda text, program=FDBROKER: start_broker(text, program, same_processes=False)
 
 
 def reload(broker: Broker, text: str | None = None) -> dict[str, object]:
@@ -178,7 +188,7 @@ def test_client_that_never_finishes_its_message_is_closed_and_keeps_nobody_waiti
     start: Start, place: Path
 ) -> None:
     first, second = both(place)
-    broker = start(first)
+    broker = start(first, QUICK)
     with Hostile(broker) as idle:
         idle.send(opening(place / "one")[:10])
         wait_until(lambda: idle.unread_by_broker() == 0, "the worker to read it")

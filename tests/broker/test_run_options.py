@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.commands.common import Unusable
 from broker.commands.run_options import Options, parse, scan
 from broker.commands.run_parser import parser
+from broker.unusable import Unusable
 
 OPTIONS = [
     "--policy",

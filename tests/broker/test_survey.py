@@ -15,9 +15,7 @@ from broker.peers import PeerFinder
 from broker.survey import ABSENT, REFUSED, UNKNOWN, Seen, Survey, Unseen
 from policy import Peer, Policy, Request, parse_pattern, parse_rights
 from policy.access import AccessTable, literals
-from tests.broker.people import NOTHING, NOW, loaded
-
-USERS = sorted(pwd.getpwall(), key=lambda account: account.pw_uid)[:4]
+from tests.broker.people import NOTHING, NOW, USERS, loaded
 
 
 def rules_for(place: Path) -> str:
@@ -31,21 +29,6 @@ def rules_for(place: Path) -> str:
         f"name: kept, deny: all, clients: [{{user: {first}}}], paths: [{place}/secret]",
         f'name: hidden, deny: write, clients: [{{user: {USERS[3].pw_name}}}], paths: ["{place}/x/*"]',
     )
-
-
-@pytest.fixture
-def things(place: Path) -> Path:
-    for name in ("file", "secret", "kept", USERS[3].pw_name):
-        (place / name).write_text("x")
-    (place / "open").mkdir(mode=0o777)
-    (place / "open").chmod(0o777)
-    os.link(place / "secret", place / "hard-link")
-    os.link(place / "file", place / "open/hard-link")
-    os.mkfifo(place / "fifo")
-    (place / "link").symlink_to("file")
-    (place / "link-to-kept").symlink_to("kept")
-    (place / "link-out").symlink_to("/etc/passwd")
-    return place
 
 
 def survey_of(rules: Policy, peers: list[Peer]) -> Survey:

@@ -9,8 +9,8 @@ import pytest
 from support import EVERYBODY, FDBROKER, SECONDS, TREE, Broker, policy
 
 import sandboxed
-from broker.commands.common import Unusable
 from broker.commands.policies import policy_from, policy_to_serve, servable
+from broker.unusable import Unusable
 from policy import Request, Rights, Source, load, rights_words
 from policy.keeping import kept, refusals
 from tests.broker.test_explain import PeerFinder, explained
@@ -137,7 +137,8 @@ def test_check_shows_what_is_not_kept_until_it_is_accepted(secret: Path) -> None
 def test_cat_shows_terms_as_they_were_written(secret: Path) -> None:
     path = written(secret.parent, accept=True)
     ran = fdbroker("cat", path)
-    assert f"{secret}  lease: 1h, exclusive: true, accept: [unkept-exclusive, unkept-lease]" in ran.stdout
+    shown = next(line for line in ran.stdout.splitlines() if f" {secret} " in line)
+    assert shown.endswith("  lease: 1h, exclusive: true, accept: [unkept-exclusive, unkept-lease]")
     leased, names = json.loads(fdbroker("cat", "--json", path).stdout)["rules"]
     assert leased["terms"] == {"lease": "1h", "exclusive": True}
     assert (names["terms"], names["accept"]) == ({}, ["unkept-list"])

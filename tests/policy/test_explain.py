@@ -134,8 +134,9 @@ def test_explanation_without_an_object_is_the_lexical_verdict(case: Case) -> Non
     assert all(near.misses for near in explanation.near)
 
 
-def test_explanation_knows_every_condition_that_a_rule_and_a_client_can_have() -> None:
-    # Whoever adds one teaches policy/explain.py what to say of it.
+def test_conditions_of_rules_clients_and_selectors_are_those_that_explain_and_diff_know() -> None:
+    # Whoever adds one teaches policy/explain.py what to say of it, and policy/within*.py how to compare it: what these
+    # do not know must be equal, so that what is told stays right.
     conditions = {"rights", "types", "paths", "except_paths", "clients", "except_clients", "until"}
     conditions |= {"device", "devices", "except_devices"}
     assert set(Rule._fields) - conditions == {"id", "file", "line", "name", "action", "terms", "accept"}

@@ -1,4 +1,7 @@
-"""The accounts and groups that a policy names, as this machine has them, each looked up once."""
+"""The accounts and groups of this machine: names, numbers and memberships, each looked up once.
+
+What the database does not know, or does not answer, is None or left out here: what that means is for who asks to say.
+"""
 
 import grp
 import os
@@ -8,8 +11,8 @@ from collections.abc import Iterable
 from policy import Client
 
 
-class Accounts:
-    """Looks names up in the account database."""
+class AccountDatabase:
+    """Looks names up (getpwnam(3), getgrnam(3)), and keeps what was found."""
 
     def __init__(self) -> None:
         self._users: dict[str, int | None] = {}
@@ -18,16 +21,16 @@ class Accounts:
 
     def missing_users(self, names: Iterable[str]) -> list[str]:
         """Those of `names` that are no user's."""
-        return sorted(name for name in names if self._uid(name) is None)
+        return sorted(name for name in names if self.uid(name) is None)
 
     def missing_groups(self, names: Iterable[str]) -> list[str]:
         """Those of `names` that are no group's."""
-        return sorted(name for name in names if self._gid(name) is None)
+        return sorted(name for name in names if self.gid(name) is None)
 
     def groups_of(self, uid: int) -> frozenset[int] | None:
         """The groups of a login of that uid; None where it has no account."""
         if uid not in self._groups_of:
-            self._groups_of[uid] = _login_groups(uid)
+            self._groups_of[uid] = groups_at_login(uid)
         return self._groups_of[uid]
 
     def members_of(self, gid: int) -> list[int]:
@@ -36,7 +39,7 @@ class Accounts:
             names = grp.getgrgid(gid).gr_mem
         except (KeyError, OSError):
             return []
-        return [uid for name in names if (uid := self._uid(name)) is not None]
+        return [uid for name in names if (uid := self.uid(name)) is not None]
 
     def may_be(self, client: Client, uid: int | None, gids: frozenset[int] | None) -> bool:
         """Whether somebody with that uid and these groups may be `client`; a uid of None is any member of the groups.
@@ -46,7 +49,7 @@ class Accounts:
         by_user = client.users is None or any(self._is_user(name, uid, gids) for name in client.users)
         by_uid = client.uids is None or uid is None or any(low <= uid <= high for low, high in client.uids)
         by_group = (
-            client.groups is None or gids is None or any(self._gid(one) in gids for one in client.groups)
+            client.groups is None or gids is None or any(self.gid(one) in gids for one in client.groups)
         )
         by_gid = (
             client.gids is None
@@ -56,12 +59,13 @@ class Accounts:
         return by_user and by_uid and by_group and by_gid
 
     def _is_user(self, name: str, uid: int | None, gids: frozenset[int] | None) -> bool:
-        number = self._uid(name)
+        number = self.uid(name)
         if number is None or uid is not None:
             return number is not None and number == uid
         return not (gids or frozenset()).isdisjoint(self.groups_of(number) or ())
 
-    def _uid(self, name: str) -> int | None:
+    def uid(self, name: str) -> int | None:
+        """The uid of the user of that name; None where there is none."""
         if name not in self._users:
             try:
                 self._users[name] = pwd.getpwnam(name).pw_uid
@@ -69,7 +73,8 @@ class Accounts:
                 self._users[name] = None
         return self._users[name]
 
-    def _gid(self, name: str) -> int | None:
+    def gid(self, name: str) -> int | None:
+        """The gid of the group of that name; None where there is none."""
         if name not in self._groups:
             try:
                 self._groups[name] = grp.getgrnam(name).gr_gid
@@ -78,7 +83,8 @@ class Accounts:
         return self._groups[name]
 
 
-def _login_groups(uid: int) -> frozenset[int] | None:
+def groups_at_login(uid: int) -> frozenset[int] | None:
+    """The groups that a login of that uid has; None where it has no account."""
     try:
         account = pwd.getpwuid(uid)
         return frozenset(os.getgrouplist(account.pw_name, account.pw_gid))
