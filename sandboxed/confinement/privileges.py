@@ -83,8 +83,8 @@ def reduce(
 ) -> None:
     """Become `uid` and `gid` with these groups and capabilities, and nothing else; None for both keeps the ids.
 
-    Groups change only where CAP_SETGID is there, and not for None; `capabilities` are numbers of linux/capability.h, which the caller
-    must have. No program that is run later gets any of them. Raises PrivilegeError, as drop().
+    Groups change only where CAP_SETGID is there, and not for None; `capabilities` are numbers of linux/capability.h,
+    which the caller must have. No program that is run later gets any of them. Raises PrivilegeError, as drop().
     """
     may_limit_exec = bool(prctl.cap_effective.setpcap)
     may_set_groups = bool(prctl.cap_effective.setgid)
