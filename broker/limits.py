@@ -146,3 +146,6 @@ ADMIN_RECORDS_WAITING = 4096
 
 # Bytes of records that wait for the admin process beyond what its pipe holds.
 ADMIN_PIPE_BYTES = 1024 * 1024
+
+# Seconds until a worker's restart is tried again that came while the policy was being read.
+FORK_RETRY_SECONDS = 0.02

@@ -92,6 +92,7 @@ class Reloader:
         self.last: Reloaded | None = None
         """What came of the last one."""
         supervisor.watch(self._wake, self._was_read)
+        supervisor.may_fork = lambda: self._thread is None
         supervisor.confine_anew = self.confine_anew
 
     def ask(self, done: Callable[[Reloaded], None]) -> None:

@@ -29,6 +29,7 @@ from broker.limits import (
     ACCEPT_BURST,
     AUDIT_GATHER_SECONDS,
     CONFINE_ANEW_SECONDS,
+    FORK_RETRY_SECONDS,
     HANDOVER_SECONDS,
     RESTART_FORGET_SECONDS,
     RESTART_MOST_SECONDS,
@@ -105,6 +106,8 @@ class Supervisor:
         self._last_anew = float("-inf")
         self.confine_anew: Callable[[], None] = lambda: None
         """Called when another worker would reach what the one that serves is kept from: replace() it by its like."""
+        self.may_fork: Callable[[], bool] = lambda: True
+        """Asked before a worker is started again: not while another thread runs, whose locks it would inherit."""
         self._restart_after = RESTART_SECONDS
         self._last_death = float("-inf")
         self.restarts = 0
@@ -198,10 +201,7 @@ class Supervisor:
         the one before goes on. One replacement at a time: one that was for the same policy gives way. Raises OSError
         when no worker can be started.
         """
-        if self._starting is not None:
-            starting, self._starting = self._starting, None
-            starting.kill()
-            self._reap(starting)
+        self._discard_starting()
         self._generation += 1
         self._starting = Worker(policy, self._generation, self._setting)
         self._next = introduce, done
@@ -311,6 +311,9 @@ class Supervisor:
         self._restart_after = min(max(RESTART_SECONDS, 2 * self._restart_after), RESTART_MOST_SECONDS)
 
     def _restart(self) -> None:
+        if not self.may_fork():
+            self._restart_at = self._clock() + FORK_RETRY_SECONDS
+            return
         self._restart_at = None
         self._generation += 1
         try:
@@ -325,6 +328,16 @@ class Supervisor:
         if self._audit.failing:
             worker.tell(AUDIT_FAILS)
         self._watch_listeners(True)
+
+    def _discard_starting(self) -> None:
+        """End a worker that has not served yet: another is to take its place."""
+        if self._starting is None:
+            return
+        worker, self._starting = self._starting, None
+        (_, done), self._next = self._next, _NOTHING_NEXT
+        worker.kill()
+        self._reap(worker)
+        done(False)
 
     def _end_finishing(self) -> None:
         """Their time is up: the clients that they still have lose their connections."""

@@ -356,6 +356,16 @@ def test_law_3_fact_about_a_device_that_is_unknown_never_grants(case: Case, forg
         assert seen.allowed_by(rules) <= situation.allowed_by(rules)
 
 
+@given(granted(), st.one_of(st.none(), devices))
+def test_law_3_what_is_no_device_is_known_to_have_no_fact_of_one(case: Case, device: Device | None) -> None:
+    rules, situation = case
+    if situation.object.type not in (FileType.CHAR, FileType.BLOCK, None):
+        other = replace(situation, object=replace(situation.object, device=device))
+        policy = policy_of(rules)
+        assert other.decided_by(policy) == situation.decided_by(policy)
+        assert not policy.needs_device_facts(situation.request, situation.peer, situation.object)
+
+
 @given(granted(), devices)
 def test_law_3_facts_that_are_not_needed_change_nothing(case: Case, device: Device) -> None:
     rules, situation = case
@@ -523,6 +533,16 @@ def test_law_9_fd_carries_the_needed_and_granted_optional_rights_of_one_rule(cas
 
 
 # Sentence 10
+
+
+@given(granted())
+def test_law_9_fd_carries_the_terms_of_the_rule_that_gives_it_and_of_no_other(case: Case) -> None:
+    rules, situation = case
+    verdict = situation.decided_by(policy_of(rules))
+    if verdict.allowed:
+        assert verdict.rule is not None
+        alone = [rule for rule in rules if rule["name"] == verdict.rule.name]
+        assert verdict.rule.terms == policy_of(alone).rules[0].terms
 
 
 @given(granted(), denies)
