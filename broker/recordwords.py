@@ -50,10 +50,12 @@ def why_words(record: dict[str, Any]) -> str:
     said = []
     if record.get("rule") is not None:
         said.append(f"rule {_text(record['rule'])} ({_text(record.get('at'))})")
-    said += [_text(record[key]) for key in ("errno", "reason") if record.get(key) not in (None, "")]
+    if record.get("good") is not None:
+        said.append("taken into use" if record["good"] is True else "NOT taken into use")
+    said += [_text(record[key]) for key in ("errno", "reason", "error") if record.get(key) not in (None, "")]
     said += [
         f"{key} {_text(record[key])}"
-        for key in ("grant", "count", "first", "last")
+        for key in ("grant", "policy", "rules", "status", "clients", "count", "first", "last")
         if record.get(key) is not None
     ]
     return ", ".join(said)
