@@ -181,8 +181,8 @@ _ALL = (
         ERROR,
         "The allow gives write to block devices without `exclusive`: also to a disk that is mounted, which breaks its "
         "file system.",
-        "Add 'exclusive: true' (and accept unkept-exclusive while that is not kept), or say 'type: char' where no block "
-        "device is meant.",
+        "Add 'exclusive: true' (and accept unkept-exclusive while that is not kept), or say 'type: char' where no "
+        "block device is meant.",
     ),
     # Selectors of devices.
     Code(
