@@ -155,10 +155,11 @@ def test_watch_shows_what_happens_and_filters_it(broker: Broker, place: Path) ->
                         return watching.stdout.readline() if ready else None
 
                     line = wait_until(refused, "the command to show a refusal")
-            finally:
                 watching.send_signal(signal.SIGINT)
+                assert watching.wait(SECONDS) == 0
+            finally:
+                watching.kill()
             assert json.loads(line)["path"] == f"{place}/two"
-            assert watching.wait(SECONDS) == 0
 
 
 def test_metrics_count_decisions(broker: Broker, place: Path) -> None:
