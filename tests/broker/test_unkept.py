@@ -181,9 +181,9 @@ def test_explanation_names_the_rule_that_the_broker_takes_when_another_lists_wha
     rules = f"""\
 version: 1
 rules:
-  - {{name: a, clients: [any], allow: [read, append], paths: ["{secret}"], accept: [unkept-append]}}
-  - {{name: b, clients: [any], allow: write, paths: ["{secret}"]}}
-  - {{name: c, clients: [any], allow: [read, ioctl], paths: ["{secret}"]}}
+  - {{name: a, clients: [any, {EVERYBODY}], allow: [read, append], paths: ["{secret}"], accept: [unkept-append]}}
+  - {{name: b, clients: [any, {EVERYBODY}], allow: write, paths: ["{secret}"]}}
+  - {{name: c, clients: [any, {EVERYBODY}], allow: [read, ioctl], paths: ["{secret}"]}}
 """
     if Rights.IOCTL not in optional:
         rules = rules.replace("allow: write", "allow: [read, write]")
@@ -198,7 +198,7 @@ rules:
 
 
 def test_explanation_suggests_no_right_that_the_broker_cannot_give(secret: Path) -> None:
-    rule = f'{{name: a, clients: [any], allow: [read, append], paths: ["{secret}"], accept: [unkept-append]}}'
+    rule = f'{{name: a, clients: [any, {EVERYBODY}], allow: [read, append], paths: ["{secret}"], accept: [unkept-append]}}'
     loaded = load([Source("a.yaml", f"version: 1\nrules: [{rule}]\n")])
     told = explained(
         loaded, Request(str(secret), Rights.READ | Rights.WRITE), PeerFinder(loaded).caller(None)

@@ -250,7 +250,7 @@ def test_command_without_listen_fds_is_told_of_none(broker: Broker, place: Path)
 
 def test_grant_is_kept_by_a_parent_while_the_command_runs(broker: Broker, place: Path) -> None:
     # exec would close the connection, and with it the grant.
-    connections = fds_of(broker.worker).count("socket:")
+    connections = fds_of(broker.supervisor).count("socket:")
     process = start_open(broker, place, "echo $$; read line; echo $line")
     assert process.stdout is not None
     command = int(process.stdout.readline())
@@ -258,10 +258,10 @@ def test_grant_is_kept_by_a_parent_while_the_command_runs(broker: Broker, place:
     assert "socket:" not in fds_of(command)
     assert str(place / "given") in fds_of(command)
     assert "socket:" in fds_of(process.pid)
-    assert fds_of(broker.worker).count("socket:") == connections + 1
+    assert fds_of(broker.supervisor).count("socket:") == connections + 1
     assert process.communicate("go on\n")[0] == "go on\n"
     assert process.returncode == 0
-    wait_until(lambda: fds_of(broker.worker).count("socket:") == connections, "the end of the connection")
+    wait_until(lambda: fds_of(broker.supervisor).count("socket:") == connections, "the end of the connection")
 
 
 @pytest.mark.parametrize(
