@@ -198,7 +198,7 @@ rules:
 
 
 def test_explanation_suggests_no_right_that_the_broker_cannot_give(secret: Path) -> None:
-    rule = f'{{name: a, clients: [any, {EVERYBODY}], allow: [read, append], paths: ["{secret}"], accept: [unkept-append]}}'
+    rule = f'{{name: a, clients: [{EVERYBODY}], allow: [read, append], paths: ["{secret}"], accept: [unkept-append]}}'
     loaded = load([Source("a.yaml", f"version: 1\nrules: [{rule}]\n")])
     told = explained(
         loaded, Request(str(secret), Rights.READ | Rights.WRITE), PeerFinder(loaded).caller(None)
