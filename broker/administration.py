@@ -94,7 +94,7 @@ class Administration:
                 "restarts": supervisor.restarts,
                 "confinement": None if supervisor.confinement is None else supervisor.confinement.fields(),
                 "connections": supervisor.connections(),
-                "grants": supervisor.granted()[0],
+                "grants": supervisor.grant_count(),
                 "grants_forgotten": supervisor.grants.forgotten,
                 "audit_records": self._audit.count,
                 "audit_failing": self._audit.failing,
@@ -104,7 +104,7 @@ class Administration:
 
     def _grants(self, request: dict[str, Any], answer: Answer) -> None:
         supervisor = self._supervisor
-        answer({"grants": supervisor.granted()[1], "forgotten": supervisor.grants.forgotten})
+        answer({"grants": supervisor.granted(), "forgotten": supervisor.grants.forgotten})
 
     def _revoke(self, request: dict[str, Any], answer: Answer) -> None:
         ended = self._supervisor.end_grant(str(request.get("grant")))

@@ -24,7 +24,6 @@ class Grants:
     def __init__(self) -> None:
         self._records: list[bytes] = []
         self._sweep_at = _SWEEP
-        self._ended: set[bytes] = set()
         self.forgotten = 0
         """Grants that may be in force and are not known any more, since there were too many."""
 
@@ -34,7 +33,7 @@ class Grants:
 
     def end(self, grant: str) -> None:
         """This one is over, whatever its holder does."""
-        self._ended.add(grant.encode())
+        self._records = [record for record in self._records if _grant_opened_by(record) != grant.encode()]
 
     @property
     def is_full(self) -> bool:
@@ -43,7 +42,7 @@ class Grants:
 
     def sweep(self, connections: Collection[int]) -> None:
         """Forget what is over: released, or of none of `connections`, or older than each may have."""
-        self._records = [record for _, _, record in self._in_force(connections)]
+        self._records = self._in_force(connections)
         if len(self._records) > GRANT_RECORDS:
             self.forgotten += len(self._records) - GRANT_RECORDS
             self._records = self._records[-GRANT_RECORDS:]
@@ -65,7 +64,7 @@ class Grants:
     def listed(self, connections: Collection[int]) -> list[dict[str, Any]]:
         """The records of those on `connections`, the oldest first; what is no JSON is left out."""
         found = []
-        for _, _, record in self._in_force(connections):
+        for record in self._in_force(connections):
             try:
                 content = json.loads(record)
             except (ValueError, RecursionError):
@@ -74,9 +73,9 @@ class Grants:
                 found.append(content)
         return found
 
-    def _in_force(self, connections: Collection[int]) -> list[tuple[int, bytes, bytes]]:
-        kept: dict[int, deque[tuple[int, bytes, bytes]]] = {}
-        released = set(self._ended)
+    def _in_force(self, connections: Collection[int]) -> list[bytes]:
+        kept: dict[int, deque[tuple[bytes, bytes]]] = {}
+        released: set[bytes] = set()
         for record in self._records:
             opened = _OPENED.match(record, 1)
             if opened is None:
@@ -87,5 +86,10 @@ class Grants:
             number = int(opened[1])
             if number in connections:
                 of_one = kept.setdefault(number, deque(maxlen=GRANTS_PER_CONNECTION))
-                of_one.append((number, opened[2], record))
-        return [one for of_one in kept.values() for one in of_one if one[1] not in released]
+                of_one.append((opened[2], record))
+        return [record for of_one in kept.values() for grant, record in of_one if grant not in released]
+
+
+def _grant_opened_by(record: bytes) -> bytes | None:
+    opened = _OPENED.match(record, 1)
+    return None if opened is None else opened[2]

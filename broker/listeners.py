@@ -47,11 +47,6 @@ def default_declaration(path: str) -> SocketDeclaration:
     return SocketDeclaration(name=DEFAULT_NAME, path=path, owner=None, group=None, mode=DEFAULT_MODE)
 
 
-def is_like(one: SocketDeclaration, other: SocketDeclaration) -> bool:
-    """Whether both are for one path."""
-    return one.path == other.path
-
-
 def listen(declaration: SocketDeclaration) -> Listener:
     """Make the socket that is declared. Raises ListenError."""
     path = declaration.path

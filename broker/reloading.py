@@ -17,7 +17,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from broker.identity import Accounts, IdentityReader
-from broker.listeners import Listener, ListenError, default_declaration, is_like, listen
+from broker.listeners import Listener, ListenError, default_declaration, listen
 from broker.supervisor import Supervisor, complain
 from broker.textlines import counted
 from broker.unusable import Unusable
@@ -65,7 +65,7 @@ class Sockets:
 
     def _refuse_changed(self, declaration: SocketDeclaration) -> None:
         for other in self.listening:
-            if is_like(other, declaration):
+            if other.path == declaration.path:
                 raise ListenError(
                     f"socket {declaration.name}: the owner, group or mode of a socket that is there cannot change "
                     "while the broker serves: give it another path, or restart the broker"

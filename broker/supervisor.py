@@ -89,7 +89,8 @@ class Supervisor:
         self._running = True
         self._clients = Clients()
         self.grants = Grants()
-        audit.observe = self.grants.note
+        if introduce is not None:  # an embedded broker has nobody to tell, and no second worker
+            audit.observe = self.grants.note
         self._waiting: collections.deque[tuple[bytes, Kept]] = collections.deque()
         self._listeners: dict[int, Listener] = {}
         self._generation = 0
@@ -97,9 +98,8 @@ class Supervisor:
         self._starting: Worker | None = None  # the next one, until it says that it serves
         self._next: tuple[Introducer | None, Callable[[bool], None]] = _NOTHING_NEXT
         self._finishing: list[Worker] = []  # those that bring their connections to an end
-        self._of_worker: dict[
-            int, int
-        ] = {}  # the generation that has a connection, by the connection's number
+        # The generation that has a connection, by the connection's number.
+        self._of_worker: dict[int, int] = {}
         self._deadline: float | None = None  # when those that finish are ended
         self._restart_at: float | None = None
         self._anew_at: float | None = None  # when a worker is started for the sake of its confinement
@@ -475,17 +475,20 @@ class Supervisor:
         """How many clients are connected."""
         return len(self._clients)
 
-    def granted(self) -> tuple[int, list[dict[str, object]]]:
-        """The grants that are in force: how many, and the record of each."""
-        found = self.grants.listed(self._clients.numbers())
-        return len(found), found
+    def granted(self) -> list[dict[str, object]]:
+        """The grants that are in force: the record of each."""
+        return self.grants.listed(self._clients.numbers())
+
+    def grant_count(self) -> int:
+        """How many there are."""
+        return self.grants.count(self._clients.numbers())
 
     def end_grant(self, grant: str) -> tuple[str, int] | None:
         """End a grant: its path and its connection's number; None where there is no such one.
 
         The fd lives on in its holder.
         """
-        for record in self.granted()[1]:
+        for record in self.granted():
             if record.get("grant") == grant:
                 path, number = str(record.get("path")), int(str(record.get("connection")))
                 self.grants.end(grant)

@@ -7,8 +7,8 @@ looser nor stricter: it is told as changed.
 from collections.abc import Callable
 from typing import Any
 
+from .durations import duration_text
 from .terms import Terms
-from .termwords import duration_text
 
 
 def looser(new: Terms, old: Terms) -> tuple[str, ...]:

@@ -11,15 +11,13 @@ from typing import Any
 
 from . import fields
 from .described import about, described
+from .durations import DURATION, UNITS, duration_text, parse_duration
 from .nodes import Node
 from .problems import FileReport, shown
 from .terms import FLAG_WORDS, KILL, NO_TERMS, REQUIRED, TRY, Address, Creation, Serial, Terms
 
 # The expressions below are text: few policies need one, and to compile them all would delay every start.
 
-# Seconds of each unit of a lease.
-_SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
-_DURATION = r"([1-9][0-9]{0,8})([smhd])"
 _DURATION_PARTS = r"(?:[0-9]{1,9}[smhd])+"
 LEASE_SECONDS = 366 * 86_400
 
@@ -51,15 +49,14 @@ def truth(node: Node, what: str, report: FileReport) -> bool | None:
     return None
 
 
-@described(lambda shapes: shapes.text(_DURATION, "A number and a unit, `s`, `m`, `h` or `d`: `30m`."))
+@described(lambda shapes: shapes.text(DURATION, "A number and a unit, `s`, `m`, `h` or `d`: `30m`."))
 def duration(node: Node, what: str, report: FileReport) -> int | None:
     """Read how long something lasts, in seconds."""
     found = fields.text(node, what, report)
     if found is None:
         return None
-    match = re.fullmatch(_DURATION, found)
-    seconds = int(match[1]) * _SECONDS[match[2]] if match else 0
-    if 0 < seconds <= LEASE_SECONDS:
+    seconds = parse_duration(found)
+    if seconds is not None and seconds <= LEASE_SECONDS:
         return seconds
     expected = f"a number and a unit, s, m, h or d, as 30m, at most {LEASE_SECONDS // 86_400}d"
     report.at(node, f"{what} is {shown(found)}, expected {expected}{_duration_meant(found)}")
@@ -72,10 +69,8 @@ def _duration_meant(found: str) -> str:
     short = f"{short}s" if short.isascii() and short.isdigit() else short
     if not re.fullmatch(_DURATION_PARTS, short):
         return ""
-    seconds = sum(int(part[:-1]) * _SECONDS[part[-1]] for part in re.findall("[0-9]+[smhd]", short))
-    unit = next(unit for unit in "dhms" if seconds % _SECONDS[unit] == 0)
-    meant = f"{seconds // _SECONDS[unit]}{unit}"
-    return f"; did you mean {meant!r}?" if 0 < seconds <= LEASE_SECONDS else ""
+    seconds = sum(int(part[:-1]) * UNITS[part[-1]] for part in re.findall("[0-9]+[smhd]", short))
+    return f"; did you mean {duration_text(seconds)!r}?" if 0 < seconds <= LEASE_SECONDS else ""
 
 
 @described(lambda shapes: shapes.text(_FRAME, "Data bits, parity and stop bits: `8N1`."))

@@ -3,17 +3,10 @@
 from collections.abc import Callable
 from typing import Any
 
+from .durations import duration_text
 from .moments import moment_text
 from .rules import Rule
 from .terms import Creation, Serial, Terms
-
-_UNITS = {"d": 86_400, "h": 3_600, "m": 60, "s": 1}
-
-
-def duration_text(seconds: int) -> str:
-    """Return `seconds` as a file has them: in the largest unit that needs no fraction."""
-    unit = next(unit for unit, size in _UNITS.items() if seconds % size == 0)
-    return f"{seconds // _UNITS[unit]}{unit}"
 
 
 def written(terms: Terms) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """What `fdbroker replay` and `fdbroker suggest` take of an audit: by whom, of what, since when."""
 
 import argparse
-import re
 import time
 from collections.abc import Callable, Iterator
 
@@ -9,11 +8,9 @@ from broker.peers import user_name, user_number
 from broker.recorded import Decision, Reading
 from broker.unusable import Unusable
 from policy import PathPattern, PatternError, parse_pattern
+from policy.durations import parse_duration
 from policy.moments import MomentError, moment_text, parse_moment
 from policy.paths import split
-
-_AGO = re.compile(r"([1-9][0-9]{0,8})([smhd])")
-_SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 
 
 def add_filters(parser: argparse.ArgumentParser) -> None:
@@ -65,9 +62,9 @@ def path_pattern(text: str) -> PathPattern:
 
 def moment(option: str, text: str) -> float:
     """The moment that was given with `option`, in seconds since 1970. Raises Unusable."""
-    ago = _AGO.fullmatch(text)
+    ago = parse_duration(text)
     if ago is not None:
-        return time.time() - int(ago[1]) * _SECONDS[ago[2]]
+        return time.time() - ago
     try:
         return parse_moment(text)
     except MomentError as error:

@@ -2,8 +2,6 @@
 
 import sys
 
-from broker.unusable import Unusable as Unusable
-
 
 def say(command: str, message: object) -> None:
     """Tell the user, on standard error."""

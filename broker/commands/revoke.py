@@ -3,7 +3,6 @@
 import argparse
 import json
 import os
-import re
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -11,12 +10,14 @@ from typing import Any
 from broker.admin_client import AdminClient
 from broker.commands import admin
 from broker.commands.common import say
+from policy.durations import parse_duration
 from policy.moments import moment_text
 from policy.variables import literally
 
 _RUN_POLICY = "/run/fdbroker/policy.d"
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-_DURATION = re.compile(r"([1-9][0-9]{0,5})([smhd])")
+
+# Of a longer one the end might lie in a year that no policy can name.
+_TIME_CHARACTERS = 7
 
 _EPILOG = """\
 A descriptor that was passed lives on in its holder: this version cannot take it back, and the audit says so. What can
@@ -64,10 +65,10 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _seconds(text: str) -> int:
-    match = _DURATION.fullmatch(text)
-    if match is None:
+    seconds = parse_duration(text)
+    if seconds is None or len(text) > _TIME_CHARACTERS:
         raise argparse.ArgumentTypeError(f"{text!r} is no time: expected 30m, 1h, 2d or the like")
-    return int(match[1]) * _UNITS[match[2]]
+    return seconds
 
 
 def _block(grant: dict[str, Any], seconds: int) -> str:

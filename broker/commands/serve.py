@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from broker.admin_client import ADMIN_SOCKET
 from broker.administration import Administration
 from broker.audit import MODES, REQUIRED, AuditLog
-from broker.commands.common import Unusable, say
+from broker.commands.common import say
 from broker.commands.policies import audit_to, policy_to_serve
 from broker.confinement_report import LANDLOCK, SECCOMP, Setting
 from broker.identity import Accounts, IdentityReader
@@ -18,6 +18,7 @@ from broker.listeners import ListenError, listen
 from broker.policyfiles import TIERS
 from broker.reloading import Reloader, Sockets
 from broker.supervisor import Supervisor, complain
+from broker.unusable import Unusable
 from policy import Policy, SocketDeclaration
 from sandboxed.client import DEFAULT_SOCKET
 from sandboxed.confinement.sandbox import LayerMissing
