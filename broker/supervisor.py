@@ -283,11 +283,11 @@ class Supervisor:
             if not self._finishing:
                 self._deadline = None
         elif worker is self._starting:
-            self._starting = None
             complain(
                 "the worker of the new policy ended before it served: the policy before it stays in force"
             )
             self.note("worker-ended", status=status)
+            self._starting_failed()
         else:
             if self._introduce is None:
                 raise WorkerDied("the worker ended unexpectedly")
@@ -333,10 +333,14 @@ class Supervisor:
         """End a worker that has not served yet: another is to take its place."""
         if self._starting is None:
             return
-        worker, self._starting = self._starting, None
+        self._starting.kill()
+        self._reap(self._starting)
+        self._starting_failed()
+
+    def _starting_failed(self) -> None:
+        """The worker that was started has ended: say so to who asked for it."""
+        self._starting = None
         (_, done), self._next = self._next, _NOTHING_NEXT
-        worker.kill()
-        self._reap(worker)
         done(False)
 
     def _end_finishing(self) -> None:

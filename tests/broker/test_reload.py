@@ -256,3 +256,25 @@ def test_worker_that_dies_again_and_again_is_started_with_pauses(start: Start, p
         assert gives(client, place / "one")
     seqs = [one["seq"] for one in broker.all_records()]
     assert seqs == list(range(1, len(seqs) + 1))
+
+
+def test_policy_can_be_read_again_when_the_worker_of_the_one_before_died_before_it_served(
+    start: Start, place: Path
+) -> None:
+    first, second = both(place)
+    broker = start(first)
+
+    def dies_early() -> bool:
+        """Reload, and kill the new worker as soon as it is there; whether that came before it served."""
+        before, reloads = set(broker.workers()), len(broker.all_records(event="reload"))
+        os.kill(broker.supervisor, signal.SIGHUP)
+        (new,) = wait_until(lambda: set(broker.workers()) - before, "the new worker")
+        os.kill(new, signal.SIGKILL)
+        wait_until(lambda: len(broker.all_records(event="reload")) > reloads, "what came of the reload")
+        wait_until(lambda: len(broker.workers()) == 1, "one worker to be left")
+        return broker.all_records(event="reload")[-1]["good"] is False
+
+    wait_until(dies_early, "a worker that dies early enough")
+    assert reload(broker, second)["good"] is True
+    with broker.client() as client:
+        assert gives(client, place / "two")
